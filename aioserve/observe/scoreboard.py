@@ -1,0 +1,142 @@
+"""The scoreboard: what every slot is doing, in memory that all processes share.
+
+One anonymous shared map, made by the master before the first fork. Every slot has two rows (seats): one for the
+worker that holds it and one for its successor while a reload goes on. A row has one writer at a time: the master
+before the fork and after the child has been reaped, the child itself in between. Readers take no lock.
+
+Why plain stores are enough: a cell is eight bytes at an address that is a multiple of eight (the map begins on a
+page, a row is a multiple of 64 bytes), and CPython stores a "Q" item with one eight-byte copy, which is a single
+store on every 64-bit machine. So a reader sees the old or the new value of a cell, never half of each. Cells are
+*not* consistent with one another: a snapshot may have counted a request in one cell and not yet in the next. And
+``cells[i] += 1`` is a load and a store, which is why only one process may write a row.
+
+It knows nothing of asyncio, signals or processes, and makes no file: it works on a read-only root and survives the
+crash of a worker.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@final
+class Phase(enum.IntEnum):
+    """Where the process of a row is in its life. EMPTY is zero, so that a cleared row is an empty one."""
+
+    EMPTY = 0
+    BOOTING = 1
+    READY = 2
+    DRAINING = 3
+
+
+# Indices of cells. The first three are the master's word before the fork; the child keeps them up from then on.
+PID: Final = 0
+GENERATION: Final = 1
+PHASE: Final = 2
+STARTED_NS: Final = 3  # time.monotonic_ns(), one clock for all processes of the machine
+HEARTBEAT_NS: Final = 4  # time.monotonic_ns() of the loop's last beat
+LAG_NS: Final = 5  # how late that beat was
+CONNECTIONS: Final = 6  # open now
+CONNECTIONS_TOTAL: Final = 7
+REQUESTS: Final = 8  # in flight now
+REQUESTS_TOTAL: Final = 9
+BYTES_SENT: Final = 10
+
+# 32 cells are 256 bytes, four cache lines: two workers never write the same line, and there is room for more counters.
+ROW_CELLS: Final = 32
+CELL_BYTES: Final = 8
+SEATS: Final = 2
+
+_ZEROS: Final = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("Q")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The values of one row, read cell by cell."""
+
+    slot: int
+    seat: int
+    pid: int
+    generation: int
+    phase: Phase
+    started_ns: int
+    heartbeat_ns: int
+    lag_ns: int
+    connections: int
+    connections_total: int
+    requests: int
+    requests_total: int
+    bytes_sent: int
+
+
+@final
+class Row:
+    """One seat of one slot. The hot path writes ``cells`` by index; everybody else takes a ``snapshot``."""
+
+    __slots__ = ("cells", "seat", "slot")
+
+    def __init__(self, slot: int, seat: int, cells: memoryview) -> None:
+        self.slot: Final = slot
+        self.seat: Final = seat
+        self.cells: Final = cells
+
+    def begin(self, *, generation: int, started_ns: int) -> None:
+        """Book the row for a child about to be forked; the process id is written once there is one."""
+        self.clear()
+        self.cells[GENERATION] = generation
+        self.cells[STARTED_NS] = started_ns
+        self.cells[PHASE] = Phase.BOOTING
+
+    def clear(self) -> None:
+        """Forget the process that held the row. Only for the master, after it has been reaped."""
+        self.cells[:] = _ZEROS
+
+    def snapshot(self) -> Snapshot:
+        cells = self.cells
+        return Snapshot(
+            slot=self.slot,
+            seat=self.seat,
+            pid=cells[PID],
+            generation=cells[GENERATION],
+            phase=Phase(cells[PHASE]),
+            started_ns=cells[STARTED_NS],
+            heartbeat_ns=cells[HEARTBEAT_NS],
+            lag_ns=cells[LAG_NS],
+            connections=cells[CONNECTIONS],
+            connections_total=cells[CONNECTIONS_TOTAL],
+            requests=cells[REQUESTS],
+            requests_total=cells[REQUESTS_TOTAL],
+            bytes_sent=cells[BYTES_SENT],
+        )
+
+
+@final
+class Scoreboard:
+    """All rows. Make it before the first fork and keep it: the map lives as long as somebody refers to a row."""
+
+    def __init__(self, slots: int) -> None:
+        # -1 and the default flags: anonymous and MAP_SHARED, so children write where the master reads (mmap(2)).
+        # The kernel hands it out filled with zeros: every row begins EMPTY.
+        cells = memoryview(mmap.mmap(-1, slots * SEATS * ROW_CELLS * CELL_BYTES)).cast("Q")
+        self.slots: Final = slots
+        self._rows: Final = tuple(tuple(_row(cells, slot, seat) for seat in range(SEATS)) for slot in range(slots))
+
+    def row(self, slot: int, seat: int) -> Row:
+        return self._rows[slot][seat]
+
+    def __iter__(self) -> Iterator[Row]:
+        """Every row, the slots in order, both seats of each."""
+        for seats in self._rows:
+            yield from seats
+
+
+def _row(cells: memoryview, slot: int, seat: int) -> Row:
+    start = (slot * SEATS + seat) * ROW_CELLS
+    return Row(slot, seat, cells[start : start + ROW_CELLS])
