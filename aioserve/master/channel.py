@@ -1,0 +1,144 @@
+"""What a child tells its master: a socket pair and two messages.
+
+The child says once that it serves (``ready``) or why it cannot (``failed``), and then exits. The channel is also how
+each side learns that the other has gone: the child reads end-of-file when the master is no more. Numbers that change
+all the time are not sent here, they are in the scoreboard.
+
+A message is one byte for its kind, four for the length of its body, and the body: a stream, because sequenced packets
+do not exist everywhere (unix(7); macOS has none). An unknown kind is skipped, so a message can be added on one side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+if TYPE_CHECKING:
+    from aioserve.master.machine import Role
+    from aioserve.observe.scoreboard import Row
+
+_HEAD: Final = struct.Struct("!BI")
+_READY: Final = 1
+_FAILED: Final = 2
+
+# A traceback of the user's own frames is a few KiB; the end of a longer one is what says why.
+DETAIL_LIMIT: Final = 64 * 1024
+# The master reads whenever it is awake; it is never busy for long. A child must not hang on telling it something.
+SEND_TIMEOUT: Final = 5.0
+_RECV_BYTES: Final = 64 * 1024
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReadyMessage:
+    """The child accepts connections."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FailedMessage:
+    """The child cannot serve and is about to exit. ``detail`` is a traceback, or empty."""
+
+    message: str
+    detail: str
+
+
+@final
+class ChildChannel:
+    """The child's end. ``fileno()`` becomes readable when the master has gone, and not before."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        # A timeout is kept by Python with poll(), whatever a loop does to the O_NONBLOCK flag of this descriptor.
+        sock.settimeout(SEND_TIMEOUT)
+        self._sock: Final = sock
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def ready(self) -> None:
+        """Say that the listener is registered and connections are served."""
+        self._send(_READY, b"")
+
+    def failed(self, message: str, detail: str = "") -> None:
+        """Say why this process cannot serve; exit next."""
+        body = json.dumps([message[-DETAIL_LIMIT:], detail[-DETAIL_LIMIT:]])
+        self._send(_FAILED, body.encode())
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _send(self, kind: int, body: bytes) -> None:
+        # A master that has gone, or is stopped in a debugger, cannot be told; end-of-file will say the first.
+        with contextlib.suppress(OSError):
+            self._sock.sendall(_HEAD.pack(kind, len(body)) + body)
+
+
+@final
+class MasterChannel:
+    """The master's end: never blocks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock: Final = sock
+        self._buffer: Final = bytearray()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def receive(self) -> tuple[list[ReadyMessage | FailedMessage], bool]:
+        """Everything that has arrived, and whether the channel is still open."""
+        is_open = True
+        while True:
+            try:
+                received = self._sock.recv(_RECV_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:  # ECONNRESET: the child died with something unread
+                received = b""
+            if not received:
+                is_open = False
+                break
+            self._buffer.extend(received)
+        return self._parse(), is_open
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _parse(self) -> list[ReadyMessage | FailedMessage]:
+        messages: list[ReadyMessage | FailedMessage] = []
+        buffer = self._buffer
+        while len(buffer) >= _HEAD.size:
+            kind, length = _HEAD.unpack_from(buffer)
+            end = _HEAD.size + length
+            if len(buffer) < end:
+                break
+            body = bytes(buffer[_HEAD.size : end])
+            del buffer[:end]
+            if kind == _READY:
+                messages.append(ReadyMessage())
+            elif kind == _FAILED:
+                message, detail = json.loads(body)
+                messages.append(FailedMessage(message, detail))
+        return messages
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Birth:
+    """What a new process is told about itself."""
+
+    role: Role
+    slot: int
+    generation: int
+    row: Row
+    channel: ChildChannel
+
+
+def pair() -> tuple[MasterChannel, ChildChannel]:
+    """Make both ends, before the fork. Each side closes the end that is not its own, after it."""
+    master, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    return MasterChannel(master), ChildChannel(child)
