@@ -1,0 +1,220 @@
+"""What a request head means, once a parser has cut it into a line and fields.
+
+llhttp and h11 check the grammar; this module checks what they let through and turns the head into the few facts that
+the connection needs: target, framing, persistence, expectation. Both readers use it, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NoReturn, final
+from urllib.parse import unquote
+
+from aioserve.errors import RequestError
+from aioserve.http.tables import AUTHORITY, FORWARDING_FIELDS, TOKEN
+from aioserve.types import Header
+
+#: ``Head.length`` of a chunked body.
+CHUNKED: Final = -1
+
+#: Host values that have passed the check. Clients of one server send few of them; a flood of invented ones must not
+#: grow this without bound, so it is emptied when full.
+_KNOWN_HOSTS: Final[set[bytes]] = set()
+_KNOWN_HOSTS_LIMIT: Final = 256
+
+_KEEP_ALIVE_SPELLINGS: Final = frozenset((b"keep-alive", b"Keep-Alive"))
+
+
+@final
+class Head:
+    """One request head. ``length`` is the body's in bytes, 0 without one, ``CHUNKED`` when chunks tell."""
+
+    __slots__ = (
+        "closing",
+        "expects_continue",
+        "forwarded",
+        "framed",
+        "headers",
+        "http_version",
+        "keep_alive",
+        "length",
+        "method",
+        "plain",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(self, method: bytes, target: bytes, version: bytes, headers: list[Header]) -> None:
+        self.method: str = method.decode("ascii")
+        self.target: bytes = target
+        self.headers: list[Header] = headers
+        self.length: int = 0
+        self.framed: bool = False  # Content-Length or Transfer-Encoding has been seen
+        self.closing: bool = False  # Connection: close has been seen
+        self.expects_continue: bool = False
+        self.forwarded: bool = False
+        self.upgrade: bool = False
+        # Nothing in this head can have put the parser into another state than the one it started from.
+        self.plain: bool = True
+        if version == b"HTTP/1.1":
+            self.http_version: str = "1.1"
+            self.keep_alive: bool = True
+        elif version == b"HTTP/1.0":
+            self.http_version = "1.0"
+            self.keep_alive = False
+        else:
+            refuse_version(version)
+
+
+def interpret(line: bytes, headers: list[Header], noticed: list[Header]) -> Head:
+    """Check a request head and return what it means.
+
+    ``line`` is the request line without its CRLF, ``headers`` all fields with lower-case names and ``noticed`` those of
+    them whose names are in ``REQUEST_FIELDS``. Raises ``RequestError`` with the status that the mistake deserves.
+    """
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        # 9112 3: exactly one SP each. llhttp lets more of them pass, and two servers that disagree about where a
+        # target ends can be played against each other.
+        raise RequestError(400, "the request line is not METHOD SP TARGET SP VERSION")
+    method, target, version = parts
+    head = Head(method, target, version, headers)
+    hosts = 0
+    for name, value in noticed:
+        if name == b"host":
+            hosts += 1
+            if value not in _KNOWN_HOSTS:
+                check_host(value)
+        elif name == b"connection":
+            if value not in _KEEP_ALIVE_SPELLINGS or head.http_version == "1.0":
+                read_connection(head, value)
+        elif name in FORWARDING_FIELDS:
+            head.forwarded = True
+        else:
+            read_framing(head, name, value)
+    if hosts != 1 and (hosts or head.http_version == "1.1"):
+        # 9112 3.2: a request without Host, or with two, MUST be answered with 400.
+        raise RequestError(400, "more than one Host field" if hosts else "no Host field")
+    if target[0] != 47 or b"#" in target:  # "/"
+        read_odd_target(head)
+    return head
+
+
+def split_target(target: bytes) -> tuple[str, bytes, bytes]:
+    """The ASGI ``path``, ``raw_path`` and ``query_string`` of an origin-form target.
+
+    ``path`` is percent-decoded UTF-8 (ASGI, HTTP connection scope); bytes that are not UTF-8 become U+FFFD.
+    """
+    raw_path, _, query = target.partition(b"?")
+    path = raw_path.decode("ascii")
+    return (unquote(path) if b"%" in raw_path else path), raw_path, query
+
+
+def check_host(value: bytes) -> None:
+    """Refuse a Host value that is no ``host [":" port]`` (9112 3.2), and remember one that is."""
+    if AUTHORITY.fullmatch(value) is None:
+        raise RequestError(400, "the Host field is not a host name with an optional port")
+    if len(_KNOWN_HOSTS) >= _KNOWN_HOSTS_LIMIT:
+        _KNOWN_HOSTS.clear()
+    _KNOWN_HOSTS.add(value)
+
+
+def read_connection(head: Head, value: bytes) -> None:
+    """Apply the options of a Connection field (9112 9.3): ``close`` wins over ``keep-alive``, whatever their order."""
+    head.plain = False
+    options = {option.strip(b" \t").lower() for option in value.split(b",")}
+    if b"close" in options:
+        head.keep_alive = False
+        head.closing = True
+    elif b"keep-alive" in options and not head.closing:
+        head.keep_alive = True
+
+
+def read_framing(head: Head, name: bytes, value: bytes) -> None:
+    """Apply a field that says how long the body is or what the client waits for (9112 6, 9110 10.1.1)."""
+    if name == b"content-length":
+        # The parsers have refused lists, signs and a second one; what is left is digits (9112 6.3, rule 5).
+        if not value.isdigit():
+            raise RequestError(400, "Content-Length is not a number of bytes")
+        if len(value) > 19:
+            raise RequestError(413, "Content-Length is beyond what any server can take")
+        if head.framed:
+            raise RequestError(400, "Content-Length twice or together with Transfer-Encoding")
+        head.framed = True
+        head.length = int(value)
+    elif name == b"transfer-encoding":
+        read_transfer_encoding(head, value)
+    elif name == b"expect":
+        if value.lower() != b"100-continue":
+            raise RequestError(417, "the only expectation that can be met is 100-continue")
+        # 9110 10.1.1: an HTTP/1.0 client cannot have meant it.
+        head.expects_continue = head.http_version == "1.1"
+    else:
+        head.upgrade = True
+        head.plain = False
+
+
+def read_transfer_encoding(head: Head, value: bytes) -> None:
+    """Accept exactly one ``chunked`` (9112 6.1); everything else could be read differently by somebody in front."""
+    if head.http_version == "1.0":
+        raise RequestError(400, "Transfer-Encoding in an HTTP/1.0 request")
+    if head.framed:
+        raise RequestError(400, "Transfer-Encoding twice or together with Content-Length")
+    head.framed = True
+    if value.lower() != b"chunked":
+        if value.lower().endswith(b"chunked") and b"," in value:
+            raise RequestError(501, "the only transfer coding that is implemented is chunked")
+        raise RequestError(400, "Transfer-Encoding does not end in one chunked")
+    head.length = CHUNKED
+
+
+def read_odd_target(head: Head) -> None:
+    """Handle every form of target but a plain path (9112 3.2.2 to 3.2.4)."""
+    target = head.target
+    if b"#" in target:
+        raise RequestError(400, "the request target has a fragment")
+    if head.method == "CONNECT":
+        raise RequestError(501, "this is an origin server: CONNECT is not implemented")
+    if target == b"*":
+        if head.method != "OPTIONS":
+            raise RequestError(400, "the target * is for OPTIONS only")
+        return
+    if target[0] == 47:
+        return
+    scheme, found, rest = target.partition(b"://")
+    if not found or scheme.lower() not in {b"http", b"https"}:
+        raise RequestError(400, "the request target is neither a path nor an http URL")
+    end = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+    authority = rest[:end]
+    if AUTHORITY.fullmatch(authority) is None:
+        raise RequestError(400, "the authority of the request target is not a host with an optional port")
+    # 9112 3.2.2: the target's host replaces whatever Host says.
+    head.headers[:] = [(b"host", authority), *(field for field in head.headers if field[0] != b"host")]
+    path = rest[end:]
+    if not path:
+        # 9112 3.2.4: an OPTIONS for the whole server, as a proxy was given it.
+        path = b"*" if head.method == "OPTIONS" else b"/"
+    head.target = path if path[0] in b"/*" else b"/" + path
+
+
+def refuse_version(version: bytes) -> NoReturn:
+    """Answer a version that is none of ours: 505 when it is one at all (9110 15.6.6), else 400."""
+    if version[:5] == b"HTTP/" and len(version) == 8 and version[5:6].isdigit() and version[7:].isdigit():
+        raise RequestError(505, "only HTTP/1.0 and HTTP/1.1 are served here")
+    raise RequestError(400, "the request line ends in no HTTP version")
+
+
+def explain(raw: bytes, fallback: str) -> RequestError:
+    """Why a parser refused ``raw``: the bytes of the head as far as they came, ``fallback`` being its own words."""
+    line = raw.partition(b"\r\n")[0]
+    parts = line.split(b" ")
+    if len(parts) == 3 and TOKEN.fullmatch(parts[0]):
+        version = parts[2]
+        if version not in {b"HTTP/1.1", b"HTTP/1.0"} and b"\r\n" in raw:
+            try:
+                refuse_version(version)
+            except RequestError as error:
+                return error
+    if len(parts) >= 2 and TOKEN.fullmatch(parts[0]) and "method" in fallback.lower():
+        # 9110 9.1: a method that is not recognised is answered with 501.
+        return RequestError(501, "the method is not one that this server knows")
+    return RequestError(400, fallback)

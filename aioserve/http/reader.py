@@ -1,0 +1,434 @@
+"""From bytes to requests: the reader cuts what the peer sends and pushes it to its sink as three calls.
+
+    on_request(head) -> None      a head is complete and valid
+    on_body(data) -> None         a piece of its body, already free of chunk framing
+    on_end(trailers) -> None      the body is complete; a request without one (head.length 0) is complete as it comes
+
+The reader never sees a transport, a loop or a clock, and it never looks past the request that is being served: it feeds
+its parser pieces that end where a message may end, and keeps everything behind that until ``proceed``. So a client that
+pipelines costs its unread bytes and nothing else, and an error behind good requests is found only after these have
+been answered.
+
+    HEAD --head complete--> BODY --last byte--> (WAIT until proceed) --> HEAD
+      any state --RequestError--> DEAD: whatever comes is dropped
+
+The grammar is the parser's business (``Parser``: llhttp here, h11 in ``reader_h11``), what a head means is
+``head.interpret``'s; limits, boundaries and leading blank lines are dealt with here. A parser that is back at a message
+boundary remembers nothing of the message, so it is returned to a pool: an idle connection holds none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final, Protocol, final
+
+import httptools
+
+from aioserve.errors import RequestError
+from aioserve.http.head import CHUNKED, Head, explain, interpret
+from aioserve.http.tables import REQUEST_FIELDS
+from aioserve.types import Header
+
+#: RFC 9112 2.2 asks for at least one empty line before a request to be ignored; a client that sends more than a few
+#: is not talking HTTP.
+LEADING_BLANK_LINES: Final = 4
+
+#: Chunk framing that is allowed on top of what honest chunks need, in bytes. Go's net/http uses the same 16 KiB
+#: (CVE-2023-39326: one byte of data behind kilobytes of chunk extension).
+CHUNK_OVERHEAD_LIMIT: Final = 16 * 1024
+
+
+class Stage(IntEnum):
+    """Where the reader stands in the stream."""
+
+    HEAD = 0
+    BODY = 1
+    WAIT = 2
+    DEAD = 3
+
+
+# perf: a global is one look-up, a member of an enum two; bench/micro::reader
+HEAD: Final = Stage.HEAD
+BODY: Final = Stage.BODY
+WAIT: Final = Stage.WAIT
+
+
+class Sink(Protocol):
+    """Who takes the requests. It calls ``proceed`` once a response is complete, also from inside these calls."""
+
+    def on_request(self, head: Head) -> None: ...
+    def on_body(self, data: bytes) -> None: ...
+    def on_end(self, trailers: Sequence[Header]) -> None: ...
+
+
+class Parser(Protocol):
+    """A grammar for one message at a time. ``feed`` raises ``RequestError`` for bytes that are no HTTP/1.1.
+
+    ``fields`` collects the fields of the head, which is in ``head`` as soon as it is complete; what ``fields`` collects
+    from then on are trailers. Kept apart, a client cannot append to the head what a front end has removed from it
+    (RFC 9110 6.5.1). ``noticed`` are those whose names are in ``REQUEST_FIELDS``. ``body`` collects the pieces of the
+    last ``feed`` and is emptied by the reader.
+    """
+
+    fields: list[Header]
+    head: list[Header]
+    noticed: list[Header]
+    body: list[bytes]
+    head_complete: bool
+    message_complete: bool
+
+    def feed(self, data: bytes) -> None: ...
+    def begin(self) -> None: ...
+
+
+@final
+class Limits:
+    """How large a request may be. Sizes in bytes; ``request_body`` 0 means without limit."""
+
+    __slots__ = ("header_bytes", "header_fields", "request_body", "request_line")
+
+    def __init__(
+        self,
+        *,
+        request_line: int = 8190,
+        header_fields: int = 100,
+        header_bytes: int = 64 * 1024,
+        request_body: int = 0,
+    ) -> None:
+        self.request_line: int = request_line
+        self.header_fields: int = header_fields
+        self.header_bytes: int = header_bytes
+        self.request_body: int = request_body
+
+
+@final
+class LlhttpParser:
+    """llhttp through httptools, strict as it comes. Its leniency switches only loosen it and are left alone."""
+
+    __slots__ = ("_feed", "body", "fields", "head", "head_complete", "message_complete", "noticed")
+
+    def __init__(self) -> None:
+        self.head: list[Header] = []
+        self.body: list[bytes] = []
+        self.begin()
+        self._feed = httptools.HttpRequestParser(self).feed_data
+
+    def begin(self) -> None:
+        """Forget the last message; the parser must be at a message boundary."""
+        self.fields: list[Header] = []
+        self.noticed: list[Header] = []
+        self.head_complete: bool = False
+        self.message_complete: bool = False
+
+    def feed(self, data: bytes) -> None:
+        """Parse ``data``, which ends at or before the end of the message."""
+        try:
+            self._feed(data)
+        except httptools.HttpParserUpgrade:
+            # The end of a head that asks for another protocol. Nothing behind it was fed, so nothing is lost.
+            pass
+        except httptools.HttpParserError as error:
+            raise RequestError(400, str(error)) from error
+
+    # httptools' callbacks. on_url is not defined: the request line is read from the raw bytes, where several spaces
+    # can be seen.
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # RFC 9112 5.1: white space around a value is no part of it; llhttp leaves what follows it.
+        field = (name.lower(), value.rstrip())
+        if field[0] in REQUEST_FIELDS:
+            self.noticed.append(field)
+        self.fields.append(field)
+
+    def on_headers_complete(self) -> None:
+        self.head_complete = True
+        self.head = self.fields
+        self.fields = []
+
+    def on_body(self, data: bytes) -> None:
+        self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        self.message_complete = True
+
+
+@final
+class ParserPool:
+    """Parsers that stand at a message boundary, ready for any connection of the same loop."""
+
+    __slots__ = ("_free", "_make")
+
+    #: A parser is out of the pool only while its head or body is incomplete; more spare ones than this would only be
+    #: left over from a burst of slow clients.
+    SPARE: Final = 64
+
+    def __init__(self, make: type[Parser] = LlhttpParser) -> None:
+        self._make: type[Parser] = make
+        self._free: list[Parser] = []
+
+    def take(self) -> Parser:
+        if self._free:
+            return self._free.pop()
+        return self._make()
+
+    def give(self, parser: Parser) -> None:
+        if len(self._free) < self.SPARE:
+            parser.begin()
+            self._free.append(parser)
+
+
+@final
+class RequestReader:
+    """The reader of one connection. Feed it bytes; it calls its sink. See the module's docstring."""
+
+    __slots__ = (
+        "_head",
+        "_overhead",
+        "_parser",
+        "_pieces",
+        "_received",
+        "_remaining",
+        "feeding",
+        "limits",
+        "pool",
+        "rest",
+        "sink",
+        "stage",
+    )
+
+    def __init__(self, sink: Sink, pool: ParserPool, limits: Limits) -> None:
+        self.sink: Sink | None = sink
+        self.pool: ParserPool = pool
+        self.limits: Limits = limits
+        self.stage: Stage = HEAD
+        self.rest: bytes = b""
+        self._parser: Parser | None = None
+        # The raw bytes of a head that came in several reads; of a body only the last three, to see a boundary that
+        # two reads share.
+        self._pieces: bytes = b""
+        self._head: Head | None = None
+        self._remaining: int = 0
+        self._received: int = 0
+        self._overhead: int = 0
+        self.feeding: bool = False
+
+    @property
+    def head_begun(self) -> bool:
+        """Whether a part of a head has come and the remainder has not."""
+        return self.stage is HEAD and self._pieces != b""
+
+    def feed(self, data: bytes) -> bool:
+        """Take bytes from the peer; True if something is left hanging: part of a head, or bytes behind a request.
+
+        Raises ``RequestError`` once, after which the stream is dead. Feed ``b""`` after ``proceed`` has returned True.
+        """
+        if self.rest:
+            data = self.rest + data
+            self.rest = b""
+        self.feeding = True
+        try:
+            while data:
+                # In order of frequency.
+                if self.stage is HEAD:
+                    data = self._feed_head(data)
+                elif self.stage is BODY:
+                    data = self._feed_body(data)
+                elif self.stage is WAIT:
+                    self.rest = data
+                    return True
+                else:
+                    return False
+        except RequestError:
+            self.close()
+            raise
+        finally:
+            self.feeding = False
+        return self._pieces != b""
+
+    def proceed(self) -> bool:
+        """The response is complete: let the next request in. True if ``feed`` must be called for bytes that wait."""
+        if self.stage is WAIT:
+            self.stage = HEAD
+        return self.rest != b""
+
+    def close(self) -> None:
+        """Drop everything; whatever is fed from now on is ignored."""
+        self.stage = Stage.DEAD
+        self.rest = self._pieces = b""
+        self._parser = None
+        self._head = None
+
+    def detach(self) -> None:
+        """Close, and let go of the sink, so that no cycle of references outlives the connection."""
+        self.close()
+        self.sink = None
+
+    def _feed_head(self, data: bytes) -> bytes:
+        """Parse one head, or as much of it as has come; return what lies behind it."""
+        end = data.find(b"\r\n\r\n") + 4
+        if end == 3 or self._pieces or data[0] < 33:
+            return self._feed_broken_head(data)
+        if end > self.limits.header_bytes:
+            self._refuse_size(data)
+        parser = self._parser = self.pool.take()
+        if end == len(data):
+            self._finish_head(parser, data, data)
+            return b""
+        head = data[:end]
+        self._finish_head(parser, head, head)
+        return data[end:]
+
+    def _feed_broken_head(self, data: bytes) -> bytes:
+        """The slow path: the head does not lie in this one read, or blank lines stand in front of it.
+
+        Each piece goes to the parser at once, so that garbage is refused when it comes and not when time runs out.
+        """
+        raw = self._pieces + data
+        begin = 0
+        while raw.startswith(b"\r\n", begin):
+            begin += 2
+        if begin > 2 * LEADING_BLANK_LINES:
+            raise RequestError(400, "too many blank lines before the request")
+        if begin:
+            data = raw = raw[begin:]
+        if not raw:
+            return b""
+        if raw == b"\r":
+            self._pieces = raw
+            return b""
+        if raw[0] < 33:
+            raise RequestError(400, "a request begins with a method")
+        seen = len(raw) - len(data)
+        if self._pieces == b"\r" and not begin:
+            raise RequestError(400, "a carriage return that no line feed follows")
+        # A boundary may begin in the last three bytes of what has come before.
+        end = raw.find(b"\r\n\r\n", max(seen - 3, 0)) + 4
+        if end == 3:
+            end = len(raw)
+        line_limit = self.limits.request_line
+        if end > self.limits.header_bytes or (end > line_limit and b"\r\n" not in raw[: line_limit + 2]):
+            self._refuse_size(raw)
+        if self._parser is None:
+            self._parser = self.pool.take()
+            piece = raw[:end]
+        else:
+            piece = raw[seen:end]
+        self._pieces = head = raw[:end]
+        parser = self._parser
+        if head.endswith(b"\r\n\r\n"):
+            self._pieces = b""
+            self._finish_head(parser, piece, head)
+            return raw[end:]
+        try:
+            parser.feed(piece)
+        except RequestError as error:
+            raise explain(head, error.reason) from error
+        if len(parser.fields) > self.limits.header_fields:
+            raise RequestError(431, "too many header fields")
+        return b""
+
+    def _finish_head(self, parser: Parser, piece: bytes, raw: bytes) -> None:
+        """Feed the last piece of a head, judge the head, and push it."""
+        line_end = raw.find(b"\r\n")
+        if line_end > self.limits.request_line:
+            raise RequestError(414, "the request line is too long")
+        try:
+            parser.feed(piece)
+        except RequestError as error:
+            raise explain(raw, error.reason) from error
+        headers = parser.head
+        if len(headers) > self.limits.header_fields:
+            raise RequestError(431, "too many header fields")
+        head = interpret(raw[:line_end], headers, parser.noticed)
+        if head.length:
+            self._begin_body(head)
+        else:
+            self._parser = None
+            if head.plain and head.keep_alive:
+                self.pool.give(parser)
+            self.stage = WAIT
+        sink = self.sink
+        assert sink is not None
+        sink.on_request(head)
+        if not head.length and not head.keep_alive:
+            # 9112 9.6: what a client sends after it has asked to close is nobody's request.
+            self.close()
+
+    def _begin_body(self, head: Head) -> None:
+        limit = self.limits.request_body
+        if limit and head.length > limit:
+            raise RequestError(413, f"the body has {head.length} bytes, the limit is {limit}")
+        self.stage = BODY
+        self._head = head
+        self._remaining = head.length
+        self._received = self._overhead = 0
+        if head.upgrade:
+            # llhttp takes the head of an upgrade for a whole message. The upgrade is not taken, so the body counts
+            # (9110 7.8): a fresh parser is told only how the body is framed.
+            self._parser = self.pool.take()
+            framing = b"Transfer-Encoding: chunked" if head.length == CHUNKED else b"Content-Length: %d" % head.length
+            self._parser.feed(b"POST / HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
+
+    def _feed_body(self, data: bytes) -> bytes:
+        """Push one piece of the body; return what lies behind it."""
+        parser, head, sink = self._parser, self._head, self.sink
+        assert parser is not None
+        assert head is not None
+        assert sink is not None
+        end = self._boundary(head, data)
+        piece = data if end == len(data) else data[:end]
+        parser.feed(piece)
+        if parser.body:
+            body = parser.body[0] if len(parser.body) == 1 else b"".join(parser.body)
+            self._received += len(body)
+            self._weigh_chunks(head, len(piece) - len(body), len(parser.body), len(body))
+            parser.body.clear()
+            sink.on_body(body)
+        else:
+            self._weigh_chunks(head, len(piece), 0, 0)
+        if self.stage is not BODY:
+            return b""
+        if parser.message_complete:
+            self._parser = self._head = None
+            self._pieces = b""
+            trailers = parser.fields
+            if head.plain and head.keep_alive:
+                self.pool.give(parser)
+            self.stage = WAIT
+            sink.on_end(trailers)
+            if not head.keep_alive:
+                self.close()
+        return data[end:]
+
+    def _boundary(self, head: Head, data: bytes) -> int:
+        """How much of ``data`` may be fed so that the parser does not run past the end of this message."""
+        if head.length != CHUNKED:
+            end = min(self._remaining, len(data))
+            self._remaining -= end
+            return end
+        # A chunked message always ends in an empty line (9112 7.1), though not every empty line ends it.
+        tail = self._pieces
+        at = (tail + data[:3]).find(b"\r\n\r\n")
+        if at >= 0:
+            end = at + 4 - len(tail)
+        else:
+            at = data.find(b"\r\n\r\n")
+            end = at + 4 if at >= 0 else len(data)
+        self._pieces = (tail + data[:end])[-3:] if end < 3 else data[end - 3 : end]
+        return end
+
+    def _weigh_chunks(self, head: Head, overhead: int, pieces: int, received: int) -> None:
+        """Bound the body (413) and what surrounds its chunks (400)."""
+        if head.length != CHUNKED:
+            return
+        if self.limits.request_body and self._received > self.limits.request_body:
+            raise RequestError(413, f"the body is longer than the limit of {self.limits.request_body} bytes")
+        self._overhead = max(self._overhead + overhead - 16 * pieces - received, 0)
+        if self._overhead > CHUNK_OVERHEAD_LIMIT:
+            raise RequestError(400, "chunk extensions or trailers are too long")
+
+    def _refuse_size(self, raw: bytes) -> None:
+        line_end = raw.find(b"\r\n", 0, self.limits.request_line + 2)
+        if line_end < 0:
+            raise RequestError(414, "the request line is too long")
+        raise RequestError(431, "the header fields are too large")

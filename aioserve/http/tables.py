@@ -1,0 +1,71 @@
+"""Constant tables of HTTP: status lines, the names the server acts on, characters that may appear where.
+
+Everything here is made once, at import. RFC 9110 is cited as "9110", RFC 9112 as "9112".
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Final
+
+#: "HTTP/1.1 200 OK\r\n" by status. A server answers with its own version, also to HTTP/1.0 (9110 2.5 and 6.2).
+#: Final statuses only: 1xx are written by the server itself, and anything above 599 is no status (9110 15).
+STATUS_LINES: Final[dict[int, bytes]] = {
+    **{status: b"HTTP/1.1 %d \r\n" % status for status in range(200, 600)},
+    **{s.value: b"HTTP/1.1 %d %s\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus if s.value >= 200},
+}
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+#: A response with one of these statuses has no content (9110 6.4.1; 9112 6.3, rule 1).
+BODILESS: Final = frozenset((204, 304))
+
+#: token (9110 5.6.2): methods and field names.
+TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+#: host [":" port] of RFC 3986 3.2.2, as Host (9110 7.2) and the authority of an absolute target carry it:
+#: an IP literal in brackets, or a reg-name or IPv4 address. No userinfo: 9110 4.2.4 makes it an error, not a credential.
+AUTHORITY: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]+(?:%25[0-9A-Za-z._~\-]+)?\]|(?:[0-9A-Za-z\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
+)
+
+# What the server does about a field that the application sends. Names that need nothing map to 0, so that one look-up
+# tells both that a name is a lower-case token and that it goes out as it is.
+ORDINARY: Final = 0
+CONTENT_LENGTH: Final = 1
+TRANSFER_ENCODING: Final = 2
+CONNECTION: Final = 3
+REPLACES_DEFAULT: Final = 4
+UNSEEN: Final = 5
+
+RESPONSE_FIELDS: Final[dict[bytes, int]] = {
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"date": REPLACES_DEFAULT,
+    b"server": REPLACES_DEFAULT,
+    **dict.fromkeys(
+        (
+            b"accept-ranges", b"age", b"allow", b"cache-control", b"content-disposition", b"content-encoding",
+            b"content-language", b"content-range", b"content-type", b"etag", b"expires", b"last-modified", b"link",
+            b"location", b"retry-after", b"set-cookie", b"vary", b"www-authenticate", b"x-content-type-options",
+            b"x-request-id",
+        ),
+        ORDINARY,
+    ),
+}  # fmt: skip
+
+#: Request fields that the server itself reads; all others only pass through to the application.
+REQUEST_FIELDS: Final = frozenset((
+    b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade",
+    b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port",
+))  # fmt: skip
+
+#: Those of them that only matter when the peer is a trusted proxy.
+FORWARDING_FIELDS: Final = frozenset(name for name in REQUEST_FIELDS if b"forwarded" in name)
+
+
+def reason_phrase(status: int) -> str:
+    """The reason phrase of ``status``, empty for one that is not registered."""
+    return STATUS_LINES[status][13:-2].decode() if status in STATUS_LINES else ""

@@ -1,0 +1,435 @@
+"""One client connection: the asyncio protocol between transport, reader and cycle.
+
+It passes bytes from the transport to the reader and from the cycle to the transport, starts the application for each
+request, keeps the order of things on the wire, and knows what the connection is waiting for and since when. It makes
+no bytes of its own but for errors, and knows nothing of ASGI messages.
+
+What a connection waits for (``Wait``), each with its limit and what happens then:
+
+    FIRST      the first byte of a new connection           header_timeout      close
+    IDLE       the next request                             keep_alive_timeout  close
+    HEAD       the rest of a head                           header_timeout      408
+    BODY       more of a body that is wanted                body_timeout        408, or abort within a response
+    NOTHING    the application                              -
+    LINGER     the client to read its answer and leave      LINGER_SECONDS      abort
+    CLOSING    the kernel to take the last bytes            write_timeout       abort
+
+Besides, while the client does not read (``write_resumed`` is set), write_timeout without progress aborts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, cast, final
+
+from aioserve.errors import RequestError
+from aioserve.http.head import Head, split_target
+from aioserve.http.reader import RequestReader
+from aioserve.http.reader import Stage as Reading
+from aioserve.http.writer import ResponseWriter, plain_response
+from aioserve.worker.cycle import Cycle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aioserve.accept.base import Listener
+    from aioserve.types import Address, Header
+    from aioserve.worker.deadlines import Timed
+    from aioserve.worker.server import Server
+
+#: Eager tasks run the application at once; one that never waits never sees the scheduler.
+EAGER: Final = sys.version_info >= (3, 12)
+
+#: How much of an unwanted body is read for the sake of the next request, in bytes; what nginx and Go discard is of the
+#: same order. A longer one ends the connection.
+DISCARD_LIMIT: Final = 256 * 1024
+
+#: How long a client has to read its last answer and to close, in seconds (RFC 9112 9.6: a server that closes at once
+#: may have its last response destroyed by a reset).
+LINGER_SECONDS: Final = 2.0
+
+#: Pipelined requests that are served in one turn of the loop before others have theirs.
+BURST_LIMIT: Final = 32
+
+
+class Wait(IntEnum):
+    """What a connection is waiting for; an index into ``Server.waits``."""
+
+    NOTHING = 0
+    FIRST = 1
+    IDLE = 2
+    HEAD = 3
+    BODY = 4
+    LINGER = 5
+    CLOSING = 6
+
+
+NOTHING: Final = Wait.NOTHING
+IDLE: Final = Wait.IDLE
+
+
+@final
+class Connection(asyncio.Protocol):
+    """Made by the loop's listener for each connection."""
+
+    __slots__ = (
+        "_burst",
+        "_client",
+        "_discarded",
+        "_listener",
+        "_local",
+        "_queued",
+        "_since",
+        "_transport",
+        "_waiting",
+        "bucket",
+        "cycle",
+        "ended_by_peer",
+        "reader",
+        "server",
+        "write_resumed",
+    )
+
+    def __init__(self, server: Server, listener: Listener) -> None:
+        self.server: Server = server
+        self.reader: RequestReader = RequestReader(self, server.parsers, server.limits)
+        self.cycle: Cycle | None = None
+        #: The peer has sent its FIN: it may still read what it has asked for.
+        self.ended_by_peer: bool = False
+        #: Set again once the client reads; None while it does.
+        self.write_resumed: asyncio.Event | None = None
+        self.bucket: set[Timed] | None = None
+        self._listener: Listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._client: Address | None = None
+        self._local: tuple[str, int | None] | None = listener.server
+        self._waiting: Wait = Wait.FIRST
+        self._since: float = server.deadlines.now
+        self._queued: int = 0
+        self._discarded: int = 0
+        self._burst: int = 0
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        server = self.server
+        server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
+        server.connection_opened()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+        server = self.server
+        self._transport = None
+        server.deadlines.forget(self)
+        self.reader.detach()
+        if self.write_resumed is not None:
+            self.write_resumed.set()
+            self.write_resumed = None
+        cycle = self.cycle
+        if cycle is not None:
+            self._release(cycle, gone=True)
+        server.connection_closed()
+
+    def data_received(self, data: bytes) -> None:
+        self._burst = 0
+        try:
+            if self.reader.feed(data):
+                self._hang()
+        except RequestError as error:
+            self._refuse(error)
+
+    def eof_received(self) -> bool:
+        """The peer sends no more. One that has half-closed may still read, so the answer is completed (9112 9.6)."""
+        self.ended_by_peer = True
+        cycle = self.cycle
+        if cycle is None or self.reader.stage is Reading.BODY:
+            return False
+        if not self.reader.rest:
+            cycle.writer.keep_alive = False
+        cycle.end()
+        return True
+
+    def pause_writing(self) -> None:
+        self.write_resumed = asyncio.Event()
+        self._watch_writes()
+
+    def resume_writing(self) -> None:
+        if self.write_resumed is not None:
+            self.write_resumed.set()
+            self.write_resumed = None
+
+    # What the reader calls.
+
+    def on_request(self, head: Head) -> None:
+        server = self.server
+        transport = self._transport
+        if transport is None:
+            return
+        if server.requests >= server.request_limit:
+            server.rejected += 1
+            raise RequestError(503, "the server is busy")
+        self._waiting = NOTHING
+        if self._client is None:
+            self._ask_addresses(transport)
+        path, raw_path, query = split_target(head.target)
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "http_version": head.http_version,
+            "method": head.method,
+            "scheme": self._listener.scheme,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": head.headers,
+            "client": self._client,
+            "server": self._local,
+        }
+        if head.forwarded and server.trusts(self._client):
+            server.rewrite(scope)
+        app = server.enter(scope)
+        writer = ResponseWriter(server.fields, method=head.method, http_version=head.http_version, keep_alive=head.keep_alive)
+        cycle = self.cycle = Cycle(self, scope, writer, head, server.loop.time() if server.access is not None else 0.0)
+        server.requests += 1
+        server.requests_total += 1
+        # A context of its own: what an application sets is seen by nobody else, also when it was started from within
+        # the task of the request before.
+        context = server.context.copy()
+        coroutine = app(scope, cycle.receive, cycle.send)
+        if EAGER:
+            task = asyncio.Task(coroutine, loop=server.loop, name="request", context=context, eager_start=True)
+            if task.done():
+                server.application_done(cycle, task)
+                return
+        else:
+            task = asyncio.Task(coroutine, loop=server.loop, name="request", context=context)
+        server.watch(cycle, task)
+
+    def on_body(self, data: bytes) -> None:
+        cycle = self.cycle
+        self._since = self.server.deadlines.now
+        if cycle is not None:
+            if not cycle.feed(data) and self._transport is not None:
+                self._transport.pause_reading()
+            return
+        self._discarded += len(data)
+        if self._discarded > DISCARD_LIMIT:
+            self._linger()
+
+    def on_end(self, trailers: Sequence[Header]) -> None:  # noqa: ARG002  # shown to the application later
+        cycle = self.cycle
+        if cycle is not None:
+            self._waiting = NOTHING
+            cycle.end()
+        elif self._waiting is Wait.BODY:
+            # The response was complete before its request; what was left of that has now been discarded.
+            self._await_next()
+
+    # What the cycle calls.
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def response_complete(self, cycle: Cycle) -> None:
+        """The last byte of the response has been written: go on to the next request, or close."""
+        self._release(cycle, gone=False)
+        reader = self.reader
+        # In order of frequency.
+        if not cycle.writer.keep_alive or self.server.draining:
+            self.close()
+        elif reader.stage is not Reading.BODY:
+            self._await_next()
+        elif cycle.awaits_continue:
+            # Nobody can tell whether the client will still send its body (RFC 9110 10.1.1).
+            self._linger()
+        else:
+            self._discarded = 0
+            self.await_body()
+            self.resume_reading()
+
+    def application_failed(self, cycle: Cycle) -> None:
+        """The application has ended without a complete response: 500 if nothing was sent, else a broken connection."""
+        if cycle.nothing_sent:
+            self._answer(cycle, 500, "Internal Server Error")
+        else:
+            self._release(cycle, gone=False)
+            self.abort()
+
+    def await_body(self) -> None:
+        """More of the body is wanted from now on."""
+        self._await(Wait.BODY)
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_reading():
+            self._since = self.server.deadlines.now
+            self._transport.resume_reading()
+
+    # What the server calls.
+
+    def look(self, now: float) -> None:
+        """Act if the time for what this connection waits for is up, else be looked at again later."""
+        server = self.server
+        if self.write_resumed is not None or self._waiting is Wait.CLOSING:
+            self._look_at_writes(now)
+            return
+        due = self._since + server.waits[self._waiting] + server.deadlines.resolution
+        if now < due:
+            server.deadlines.file(self, min(due, now + server.longest_wait))
+        else:
+            self._expire()
+
+    def close(self) -> None:
+        """Close in good order: what was written arrives, whatever the client is still sending."""
+        unread = self.reader.stage is Reading.BODY or self.reader.rest != b""
+        self.reader.close()
+        if unread:
+            self._linger()
+        elif self._transport is not None:
+            server = self.server
+            self._waiting = Wait.CLOSING
+            self._since = server.deadlines.now
+            if self.bucket is None:
+                server.deadlines.file(self, self._since + server.waits[Wait.CLOSING])
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Break the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def client(self) -> str:
+        """The client's address as the log names it."""
+        if self._client is None and self._transport is not None:
+            self._ask_addresses(self._transport)
+        return f"{self._client[0]}:{self._client[1]}" if self._client else "unix"
+
+    # What happens rarely.
+
+    def _release(self, cycle: Cycle, *, gone: bool) -> None:
+        self.cycle = None
+        cycle.detach(gone=gone)
+        server = self.server
+        if server.access is not None:
+            cycle.ended = server.loop.time()
+            server.access.record(cycle)
+
+    def _await_next(self) -> None:
+        reader = self.reader
+        self._waiting = IDLE
+        self._since = self.server.deadlines.now
+        if reader.feeding:
+            # Inside of ``feed``, which goes on by itself.
+            if self._burst < BURST_LIMIT:
+                self._burst += 1
+                reader.proceed()
+            else:
+                self.server.loop.call_soon(self._resume)
+        elif reader.proceed():
+            self.server.loop.call_soon(self._resume)
+        else:
+            self.resume_reading()
+
+    def _resume(self) -> None:
+        """Serve what has waited behind the last request."""
+        if self._transport is None or self.cycle is not None:
+            return
+        self.reader.proceed()
+        self.resume_reading()
+        self.data_received(b"")
+
+    def _hang(self) -> None:
+        """Part of a head has come, or bytes behind a request that is not answered yet."""
+        if self.reader.head_begun:
+            if self._waiting is not Wait.HEAD:
+                self._await(Wait.HEAD)
+        elif self._transport is not None and self.reader.rest:
+            self._transport.pause_reading()
+
+    def _await(self, wait: Wait) -> None:
+        """Wait for something that may be due before the tick under which this connection is filed."""
+        server = self.server
+        self._waiting = wait
+        self._since = server.deadlines.now
+        if self._transport is not None:
+            server.deadlines.file(self, self._since + server.waits[wait])
+
+    def _ask_addresses(self, transport: asyncio.Transport) -> None:
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, (tuple, list)) and len(peer) >= 2:
+            self._client = (peer[0], peer[1])
+        if self._local is None:
+            local = transport.get_extra_info("sockname")
+            if isinstance(local, (tuple, list)) and len(local) >= 2:
+                self._local = (local[0], local[1])
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer a request that cannot be served, and close."""
+        self.server.refused(self.client, error)
+        cycle = self.cycle
+        if cycle is not None and not cycle.nothing_sent:
+            self._release(cycle, gone=True)
+            self.abort()
+        else:
+            self._answer(cycle, error.status, error.reason)
+
+    def _answer(self, cycle: Cycle | None, status: int, text: str) -> None:
+        head_request = False
+        if cycle is not None:
+            cycle.writer.status = status
+            head_request = cycle.scope["method"] == "HEAD"
+            self._release(cycle, gone=True)
+        self.write(plain_response(status, text, self.server.fields, head_request=head_request))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Send a FIN behind the answer and give the client time to read it, dropping what it still sends."""
+        self.reader.close()
+        transport = self._transport
+        if transport is None:
+            return
+        if self.ended_by_peer or not transport.can_write_eof():
+            transport.close()
+            return
+        self.resume_reading()
+        transport.write_eof()
+        self._await(Wait.LINGER)
+
+    def _expire(self) -> None:
+        waiting = self._waiting
+        if waiting is Wait.HEAD:
+            self.reader.close()
+            self._refuse(RequestError(408, "the request head did not come in time"))
+        elif waiting is Wait.BODY:
+            self.reader.close()
+            if self.cycle is None:
+                self.abort()
+            else:
+                self._refuse(RequestError(408, "the request body did not come in time"))
+        elif waiting is Wait.LINGER:
+            self.abort()
+        else:
+            self.close()
+
+    def _watch_writes(self) -> None:
+        if self._transport is not None:
+            server = self.server
+            self._queued = self._transport.get_write_buffer_size()
+            self._since = server.deadlines.now
+            server.deadlines.file(self, self._since + server.waits[Wait.CLOSING])
+
+    def _look_at_writes(self, now: float) -> None:
+        server = self.server
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size() != self._queued:
+            self._watch_writes()
+        elif now < self._since + server.waits[Wait.CLOSING] + server.deadlines.resolution:
+            server.deadlines.file(self, self._since + server.waits[Wait.CLOSING])
+        else:
+            server.stalled(self.client)
+            self.abort()

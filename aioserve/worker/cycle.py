@@ -1,0 +1,204 @@
+"""One request and its response: the ``receive`` and ``send`` that the application is given.
+
+The cycle is where the ASGI contract meets the connection. It buffers the body between the reader and ``receive``, hands
+``send`` to the writer and what comes back to the connection, and judges what the application has left behind when it
+returns. It knows nothing of sockets, parsers or time limits: those are the connection's.
+
+    made by Connection.on_request -> attached --response complete, or the client gone--> detached
+    the application may run on after that: ``finished`` is called once, when it has returned or raised
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final, final
+
+from aioserve.errors import AppError, ClientDisconnected
+from aioserve.http.tables import CONTINUE
+from aioserve.http.writer import DONE, HEAD, START, ResponseWriter
+from aioserve.types import Message, Scope
+
+if TYPE_CHECKING:
+    from aioserve.http.head import Head
+    from aioserve.worker.connection import Connection
+
+log = logging.getLogger("aioserve")
+
+#: Body bytes that wait for ``receive`` before the connection stops reading; uvicorn pauses at the same 64 KiB.
+BODY_HIGH_WATER: Final = 64 * 1024
+
+
+@final
+class Cycle:
+    """Times are ``loop.time()`` seconds, 0.0 while they have not come or nobody logs them."""
+
+    __slots__ = (
+        "_arrival",
+        "_body",
+        "_body_complete",
+        "_body_size",
+        "_continue",
+        "_handed_over",
+        "connection",
+        "ended",
+        "first_byte",
+        "gone",
+        "scope",
+        "started",
+        "writer",
+    )
+
+    def __init__(self, connection: Connection, scope: Scope, writer: ResponseWriter, head: Head, started: float) -> None:
+        #: None once the response is complete or the client has gone.
+        self.connection: Connection | None = connection
+        self.scope: Scope = scope
+        self.writer: ResponseWriter = writer
+        #: The client left before the response was complete, or was sent away.
+        self.gone: bool = False
+        self.started: float = started
+        self.first_byte: float = 0.0
+        self.ended: float = 0.0
+        # perf: a list only when there is a body; bench/micro::cycle
+        self._body: list[bytes] | None = None
+        self._body_size: int = 0
+        self._body_complete: bool = head.length == 0
+        self._handed_over: bool = False
+        self._continue: bool = head.expects_continue
+        self._arrival: asyncio.Event | None = None
+
+    # What the access log reads.
+
+    @property
+    def status(self) -> int:
+        """The status of the response; 499, as nginx has it, when the client left before there was one."""
+        return self.writer.status or (499 if self.gone else 500)
+
+    @property
+    def sent_bytes(self) -> int:
+        return self.writer.sent
+
+    # What the connection calls.
+
+    def feed(self, data: bytes) -> bool:
+        """Take a piece of the body; False once reading should pause until ``receive`` has caught up."""
+        if self._body is None:
+            # A client that sends its body unasked no longer waits for a 100 (RFC 9110 10.1.1).
+            self._continue = False
+            self._body = []
+        self._body.append(data)
+        self._body_size += len(data)
+        if self._arrival is not None:
+            self._arrival.set()
+        return self._body_size < BODY_HIGH_WATER
+
+    def end(self) -> None:
+        """The body is complete."""
+        self._body_complete = True
+        self._continue = False
+        if self._arrival is not None:
+            self._arrival.set()
+
+    def detach(self, *, gone: bool) -> None:
+        """The response is complete, or the client is ``gone``: wake whoever waits in ``receive``."""
+        self.connection = None
+        self.gone = gone
+        if self._arrival is not None:
+            self._arrival.set()
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the client waits for a 100 that it was not sent, so that its body may never come."""
+        return self._continue
+
+    @property
+    def nothing_sent(self) -> bool:
+        """Whether the response can still become another one."""
+        return self.writer.stage is START or self.writer.stage is HEAD
+
+    # What the application calls.
+
+    async def receive(self) -> Message:
+        """ASGI ``receive``: http.request until the body has been handed over, then http.disconnect."""
+        while True:
+            if self._body or (self._body_complete and not self._handed_over):
+                return self._take_body()
+            connection = self.connection
+            if connection is None or connection.ended_by_peer:
+                return {"type": "http.disconnect"}
+            if self._continue:
+                # RFC 9110 10.1.1: the body is wanted now. A final status sent before this replaces the 100.
+                self._continue = False
+                if self.nothing_sent:
+                    connection.write(CONTINUE)
+            if self._arrival is None:
+                self._arrival = asyncio.Event()
+            self._arrival.clear()
+            if not self._body_complete:
+                connection.await_body()
+            await self._arrival.wait()
+
+    async def send(self, message: Message) -> None:
+        """ASGI ``send``. Raises ``ClientDisconnected`` when the client has gone, ``AppError`` for a wrong message."""
+        if self.gone:
+            raise ClientDisconnected("the client has closed the connection")
+        connection = self.connection
+        writer = self.writer
+        if connection is None:
+            writer.send(message)  # raises: the response is complete
+            return
+        if writer.stage is START:
+            if connection.server.draining:
+                writer.keep_alive = False
+            writer.send(message)
+            return
+        data = writer.send(message)
+        if data:
+            if self.started and not self.first_byte:
+                self.first_byte = connection.server.loop.time()
+            connection.write(data)
+        if writer.stage is DONE:
+            connection.response_complete(self)
+        elif connection.write_resumed is not None:
+            await connection.write_resumed.wait()
+            if self.gone:
+                raise ClientDisconnected("the client has closed the connection")
+
+    def _take_body(self) -> Message:
+        body = b""
+        if self._body:
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._body.clear()
+            self._body_size = 0
+        self._handed_over = self._body_complete
+        if not self._body_complete and self.connection is not None:
+            self.connection.resume_reading()
+        return {"type": "http.request", "body": body, "more_body": not self._body_complete}
+
+    # What the server calls.
+
+    def finished(self, task: asyncio.Task[Any]) -> None:
+        """The application has returned or raised: judge what it has left behind."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        connection = self.connection
+        if connection is None:
+            # The response is complete or the client gone; ASGI says that send() may then raise an OSError, so that
+            # one that comes back is nobody's mistake.
+            if error is not None and not (self.gone and isinstance(error, (OSError, asyncio.CancelledError))):
+                self._report(error)
+            return
+        if error is None:
+            done = "without sending a response" if self.writer.stage is START else "before its response was complete"
+            error = AppError(f"the application returned {done}")
+        connection.application_failed(self)
+        self._report(error)
+
+    def _report(self, error: BaseException) -> None:
+        where = f"{self.scope['method']} {self.scope['path']!r}"
+        if isinstance(error, AppError):
+            # The message says it all where the application has merely returned; else it shows who has sent it.
+            log.error("%s: %s", where, error, exc_info=error if error.__traceback__ else None)
+        elif isinstance(error, asyncio.CancelledError):
+            log.error("%s: the application was cancelled before its response was complete", where)
+        else:
+            log.error("%s: the application failed", where, exc_info=error)

@@ -1,0 +1,280 @@
+"""The server of one loop: what its connections share, and how it starts, ticks, drains and ends.
+
+Connections read its attributes on the hot path; everything that can be worked out once is worked out here. It serves
+an application inside any running loop, with or without a master around it: it installs no signal handlers, forks
+nothing and binds nothing.
+
+    start() -> serving until drain(grace) -> stop()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import math
+import resource
+import time
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
+
+from aioserve.errors import RequestError
+from aioserve.http.forwarded import TrustedProxies, rewrite
+from aioserve.http.reader import LlhttpParser, Parser, ParserPool
+from aioserve.http.writer import DefaultFields
+from aioserve.observe.scoreboard import (
+    CONNECTIONS,
+    CONNECTIONS_TOTAL,
+    HEARTBEAT_NS,
+    LAG_NS,
+    PHASE,
+    REQUESTS,
+    REQUESTS_TOTAL,
+    Phase,
+    Row,
+    Scoreboard,
+)
+from aioserve.types import Address, ASGIApp, Scope
+from aioserve.worker.connection import LINGER_SECONDS, Connection, Wait
+from aioserve.worker.cycle import Cycle
+from aioserve.worker.deadlines import Deadlines
+from aioserve.worker.gate import Gate
+
+if TYPE_CHECKING:
+    from aioserve.accept.base import Listener
+    from aioserve.worker.settings import Settings
+
+log = logging.getLogger("aioserve")
+
+#: Descriptors that a worker keeps free for files, databases and its own pipes. Beyond the limit the kernel's queue is
+#: where connections wait; without it libuv accepts and drops them when descriptors run out (EMFILE).
+RESERVED_DESCRIPTORS: Final = 128
+
+#: How long cancelled applications have to clean up, in seconds.
+CANCEL_SECONDS: Final = 5.0
+
+
+class AccessRecorder(Protocol):
+    """Who writes the access log."""
+
+    def record(self, exchange: Cycle, /) -> None: ...
+
+
+@final
+class Server:
+    """One per loop. See the module's docstring for the order of calls."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        enter: Callable[[Scope], ASGIApp],
+        access: AccessRecorder | None,
+        row: Row | None = None,
+    ) -> None:
+        self.settings: Settings = settings
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        #: Completes a scope with root_path and state, and returns the application that it is for.
+        self.enter: Callable[[Scope], ASGIApp] = enter
+        self.access: AccessRecorder | None = access
+        self.context: contextvars.Context = contextvars.copy_context()
+        self.limits = settings.limits
+        self.parsers: ParserPool = ParserPool(_parser(settings.parser))
+        self.fields: DefaultFields = DefaultFields(
+            server=b"aioserve" if settings.server_header else None, extra=list(settings.extra_headers)
+        )
+        self.waits: list[float] = self._waits()
+        self.longest_wait: float = settings.keep_alive_timeout
+        self.deadlines: Deadlines = Deadlines(_resolution(settings), self.loop.time())
+        self.draining: bool = False
+        self.requests: int = 0
+        self.requests_total: int = 0
+        self.rejected: int = 0
+        self.connections: int = 0
+        self.connections_total: int = 0
+        self.request_limit: float = settings.limit_concurrency or math.inf
+        self.connection_limit: int = settings.limit_connections or _spare_descriptors()
+        self._proxies: TrustedProxies = TrustedProxies(settings.trusted)
+        self._cells: memoryview = (row or Scoreboard(1).row(0, 0)).cells
+        self._tasks: dict[asyncio.Task[Any], Cycle] = {}
+        self._gate: Gate | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._beat_due: float = 0.0
+        self._quiet: asyncio.Event = asyncio.Event()
+        self._rejected_said: int = 0
+
+    # What connections call.
+
+    def connection_opened(self) -> None:
+        self.connections += 1
+        self.connections_total += 1
+        cells = self._cells
+        cells[CONNECTIONS] = self.connections
+        cells[CONNECTIONS_TOTAL] = self.connections_total
+        if self.connections >= self.connection_limit and self._gate is not None and self._gate.accepting:
+            log.warning("%d connections are open, the limit: accepting pauses until one of them closes", self.connections)
+            self._gate.pause()
+
+    def connection_closed(self) -> None:
+        self.connections -= 1
+        self._cells[CONNECTIONS] = self.connections
+        if self.draining:
+            self._look_for_quiet()
+        elif self.connections < self.connection_limit and self._gate is not None and not self._gate.accepting:
+            self._gate.resume()
+
+    def trusts(self, client: Address | None) -> bool:
+        """Whether what ``client`` (None: a unix peer) says of the client behind it counts."""
+        return self.settings.proxy_headers and self._proxies.trusts(client[0] if client else None)
+
+    def rewrite(self, scope: Scope) -> None:
+        """Put the client that a trusted proxy speaks for into ``scope``."""
+        rewrite(scope, self._proxies)
+
+    def watch(self, cycle: Cycle, task: asyncio.Task[Any]) -> None:
+        """Keep an application that did not return at once; loops hold their tasks only weakly."""
+        self._tasks[task] = cycle
+        self._cells[REQUESTS] = self.requests
+        task.add_done_callback(self._application_returned)
+
+    def application_done(self, cycle: Cycle, task: asyncio.Task[Any]) -> None:
+        """The application has returned or raised."""
+        self.requests -= 1
+        cycle.finished(task)
+
+    def refused(self, client: str, error: RequestError) -> None:
+        """A request that could not be served: the peer's fault, so a line at info, and one for all when it is ours."""
+        if error.status == 503:
+            return
+        log.info("%s - refused with %d: %s", client, error.status, error.reason)
+
+    def stalled(self, client: str) -> None:
+        log.info("%s - closed: it has read nothing for %g s", client, self.settings.write_timeout)
+
+    # What the worker calls.
+
+    async def start(self, listeners: Sequence[Listener], *, backlog: int) -> None:
+        """Accept and serve. Returns once the listeners are registered with the loop."""
+        self._beat_due = self.loop.time()
+        self._tick()
+        self._gate = Gate(self.loop, listeners, lambda listener: Connection(self, listener), backlog=backlog)
+        await self._gate.open()
+        self._cells[PHASE] = Phase.READY
+
+    async def drain(self, grace: float) -> None:
+        """Finish what has begun, for at most ``grace`` seconds; then cancel the rest and say what it was.
+
+        No new connection is accepted, responses say ``Connection: close``, and a connection is closed once it has been
+        quiet for ``drain_linger`` seconds: a client in the middle of a series of requests then gets its answer.
+        """
+        self.draining = True
+        self._cells[PHASE] = Phase.DRAINING
+        if self._gate is not None:
+            self._gate.close()
+        linger = self.settings.drain_linger
+        self.waits[Wait.FIRST] = min(self.waits[Wait.FIRST], linger)
+        self.waits[Wait.IDLE] = min(self.waits[Wait.IDLE], linger)
+        self.deadlines.now = self.loop.time()
+        for timed in self.deadlines:
+            cast("Connection", timed).look(self.deadlines.now)
+        self._look_for_quiet()
+        try:
+            await asyncio.wait_for(self._quiet.wait(), grace)
+        except TimeoutError:
+            await self._cut()
+
+    def stop(self) -> None:
+        """Stop ticking. The server is of no more use."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._publish()
+
+    async def _cut(self) -> None:
+        """Cancel what is still running, and report it request by request."""
+        now = self.loop.time()
+        tasks = list(self._tasks.items())
+        for task, cycle in tasks:
+            log.warning("cut at the end of the grace time: %s", _describe(cycle, now))
+            task.cancel("the server is shutting down")
+        if tasks:
+            await asyncio.wait([task for task, _ in tasks], timeout=CANCEL_SECONDS)
+        for timed in self.deadlines:
+            cast("Connection", timed).abort()
+        # One turn of the loop for connection_lost to be called.
+        await asyncio.sleep(0)
+
+    def _look_for_quiet(self) -> None:
+        if not self.connections and not self._tasks:
+            self._quiet.set()
+
+    def _application_returned(self, task: asyncio.Task[Any]) -> None:
+        cycle = self._tasks.pop(task)
+        self.application_done(cycle, task)
+        self._cells[REQUESTS] = self.requests
+        if self.draining:
+            self._look_for_quiet()
+
+    # The timer.
+
+    def _tick(self) -> None:
+        """Beat: publish the counters and the loop's lag, renew the Date, look at what is due."""
+        now = self.loop.time()
+        cells = self._cells
+        cells[HEARTBEAT_NS] = time.monotonic_ns()
+        cells[LAG_NS] = int(max(now - self._beat_due, 0.0) * 1e9)
+        self._publish()
+        if self.settings.date_header:
+            self.fields.set_date(formatdate(usegmt=True).encode())
+        if self.rejected != self._rejected_said:
+            log.warning("%d requests were answered with 503: the limit on concurrency is reached",
+                        self.rejected - self._rejected_said)
+            self._rejected_said = self.rejected
+        self.deadlines.advance(now)
+        self._beat_due = now + self.deadlines.resolution
+        self._timer = self.loop.call_at(self._beat_due, self._tick)
+
+    def _publish(self) -> None:
+        self._cells[REQUESTS] = self.requests
+        self._cells[REQUESTS_TOTAL] = self.requests_total
+
+    def _waits(self) -> list[float]:
+        settings = self.settings
+        waits = [0.0] * len(Wait)
+        waits[Wait.NOTHING] = math.inf
+        waits[Wait.FIRST] = settings.header_timeout
+        waits[Wait.HEAD] = settings.header_timeout
+        waits[Wait.IDLE] = settings.keep_alive_timeout
+        waits[Wait.BODY] = settings.body_timeout
+        waits[Wait.LINGER] = LINGER_SECONDS
+        waits[Wait.CLOSING] = settings.write_timeout
+        return waits
+
+
+def _parser(kind: str) -> type[Parser]:
+    if kind == "h11":
+        from aioserve.http.reader_h11 import H11Parser
+
+        return H11Parser
+    return LlhttpParser
+
+
+def _resolution(settings: Settings) -> float:
+    """Seconds between ticks: a fifth of the shortest time limit, so that each is kept to within 20 %."""
+    shortest = min(
+        settings.header_timeout, settings.body_timeout, settings.write_timeout, settings.keep_alive_timeout, 2.5
+    )
+    return max(shortest / 5, 0.02)
+
+
+def _spare_descriptors() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 1 << 30
+    return max(soft - RESERVED_DESCRIPTORS, soft // 2)
+
+
+def _describe(cycle: Cycle, now: float) -> str:
+    scope = cycle.scope
+    age = f", {now - cycle.started:.1f} s old" if cycle.started else ""
+    return f"{scope['method']} {scope['path']!r}{age}, {cycle.sent_bytes} bytes sent"

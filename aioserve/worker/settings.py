@@ -1,0 +1,68 @@
+"""What the hot path needs of the configuration, flat and final: made once per process from the tree."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final, final
+
+from aioserve.config.tree import Config
+from aioserve.http.reader import Limits
+
+#: A connection is left alone for this long after its last request once the worker drains: a client that sends request
+#: upon request then gets its answer, with "Connection: close", and not a reset. Seconds.
+DRAIN_LINGER: Final = 1.0
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Durations in seconds, sizes in bytes; a limit of 0 is none."""
+
+    limits: Limits
+    parser: str
+    limit_concurrency: int
+    limit_connections: int
+    header_timeout: float
+    body_timeout: float
+    write_timeout: float
+    keep_alive_timeout: float
+    graceful_shutdown: float
+    drain_linger: float
+    date_header: bool
+    server_header: bool
+    extra_headers: tuple[tuple[bytes, bytes], ...]
+    proxy_headers: bool
+    trusted: tuple[str, ...]
+
+    @staticmethod
+    def of(config: Config) -> Settings:
+        limit, timeout, http = config.limit, config.timeout, config.http
+        return Settings(
+            limits=Limits(
+                request_line=limit.request_line,
+                header_fields=limit.header_fields,
+                header_bytes=limit.header_bytes,
+                request_body=limit.request_body,
+            ),
+            parser=http.parser,
+            limit_concurrency=limit.concurrency,
+            limit_connections=limit.connections,
+            header_timeout=timeout.header,
+            body_timeout=timeout.body,
+            write_timeout=timeout.write,
+            keep_alive_timeout=timeout.keep_alive,
+            graceful_shutdown=timeout.graceful_shutdown,
+            # Under --reload the next request must meet the new code, also on a connection that is kept alive.
+            drain_linger=0.0 if config.reload.enabled else DRAIN_LINGER,
+            date_header=http.date_header,
+            server_header=http.server_header,
+            extra_headers=tuple(split_header(line) for line in http.header),
+            proxy_headers=config.proxy.headers,
+            trusted=config.proxy.forwarded_allow_ips,
+        )
+
+
+def split_header(line: str) -> tuple[bytes, bytes]:
+    """The name, in lower case, and the value of a checked ``Name: value``."""
+    name, _, value = line.partition(":")
+    return name.strip().lower().encode("ascii"), value.strip().encode("latin-1")
