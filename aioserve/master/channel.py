@@ -1,8 +1,8 @@
-"""What a child tells its master: a socket pair and two messages.
+"""What a child tells its master: a socket pair and three messages.
 
-The child says once that it serves (``ready``) or why it cannot (``failed``), and then exits. The channel is also how
-each side learns that the other has gone: the child reads end-of-file when the master is no more. Numbers that change
-all the time are not sent here, they are in the scoreboard.
+A child says once that it serves (``ready``) or why it cannot (``failed``, and then it exits); one that watches files
+asks for a reload (``reload``). The channel is also how a child learns that its master is no more: it reads
+end-of-file. Numbers that change all the time are not sent here, they are in the scoreboard.
 
 A message is one byte for its kind, four for the length of its body, and the body: a stream, because sequenced packets
 do not exist everywhere (unix(7); macOS has none). An unknown kind is skipped, so a message can be added on one side.
@@ -15,15 +15,16 @@ import json
 import socket
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 if TYPE_CHECKING:
-    from aioserve.master.machine import Role
+    from aioserve.master.events import Role
     from aioserve.observe.scoreboard import Row
 
 _HEAD: Final = struct.Struct("!BI")
 _READY: Final = 1
 _FAILED: Final = 2
+_RELOAD: Final = 3
 
 # A traceback of the user's own frames is a few KiB; the end of a longer one is what says why.
 DETAIL_LIMIT: Final = 64 * 1024
@@ -48,6 +49,17 @@ class FailedMessage:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class ReloadMessage:
+    """The child has seen a reason to reload, and says which."""
+
+    reason: str
+
+
+Message: TypeAlias = ReadyMessage | FailedMessage | ReloadMessage
+
+
+@final
 class ChildChannel:
     """The child's end. ``fileno()`` becomes readable when the master has gone, and not before."""
 
@@ -67,6 +79,10 @@ class ChildChannel:
         """Say why this process cannot serve; exit next."""
         body = json.dumps([message[-DETAIL_LIMIT:], detail[-DETAIL_LIMIT:]])
         self._send(_FAILED, body.encode())
+
+    def reload(self, reason: str) -> None:
+        """Ask for a rolling reload; the reason goes to the log."""
+        self._send(_RELOAD, reason[-DETAIL_LIMIT:].encode(errors="replace"))
 
     def close(self) -> None:
         self._sock.close()
@@ -89,7 +105,7 @@ class MasterChannel:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def receive(self) -> tuple[list[ReadyMessage | FailedMessage], bool]:
+    def receive(self) -> tuple[list[Message], bool]:
         """Everything that has arrived, and whether the channel is still open."""
         is_open = True
         while True:
@@ -108,8 +124,8 @@ class MasterChannel:
     def close(self) -> None:
         self._sock.close()
 
-    def _parse(self) -> list[ReadyMessage | FailedMessage]:
-        messages: list[ReadyMessage | FailedMessage] = []
+    def _parse(self) -> list[Message]:
+        messages: list[Message] = []
         buffer = self._buffer
         while len(buffer) >= _HEAD.size:
             kind, length = _HEAD.unpack_from(buffer)
@@ -123,6 +139,8 @@ class MasterChannel:
             elif kind == _FAILED:
                 message, detail = json.loads(body)
                 messages.append(FailedMessage(message, detail))
+            elif kind == _RELOAD:
+                messages.append(ReloadMessage(body.decode()))
         return messages
 
 
