@@ -1,0 +1,186 @@
+"""The vocabulary between the supervisor's decisions and the world: events in, actions out.
+
+Plain frozen values. The shell makes events and carries out actions; the machine does the opposite. Every event comes
+with the time at which it is handled, so none carries one.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+
+@final
+class Role(enum.Enum):
+    """What a slot is for. The value is what logs say."""
+
+    WORKER = "worker"
+    WATCHER = "watcher"  # watches files for --reload
+
+
+@final
+class Sig(enum.Enum):
+    """What the master tells a child by signal. The values are the names in the signal module."""
+
+    TERM = "SIGTERM"  # finish what you serve and leave
+    QUIT = "SIGQUIT"  # leave now, but in order
+    USR1 = "SIGUSR1"  # reopen your logs
+    KILL = "SIGKILL"
+
+
+@final
+class Level(enum.StrEnum):
+    """How loud a line is; the names are those of the logging module in lower case."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The sockets are bound and the signals are caught: fill the slots. The first event, once."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A ``Spawn`` was carried out. Comes before any other event about this process."""
+
+    role: Role
+    slot: int
+    seat: int
+    pid: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """A ``Spawn`` could not be carried out: no memory, no more processes, no more descriptors."""
+
+    role: Role
+    slot: int
+    seat: int
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The child serves."""
+
+    pid: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BootFailed:
+    """The child cannot serve, says why, and is about to exit."""
+
+    pid: int
+    message: str
+    detail: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A process was reaped. It may be nobody we know: a process 1 inherits orphans."""
+
+    pid: int
+    status: int  # as os.waitstatus_to_exitcode() says it: negative is a signal
+    how: str  # the same for people: "killed by SIGSEGV", "exited with status 1"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReloadRequested:
+    """Replace every worker by one that has loaded the application anew."""
+
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """End the server. A second request makes a graceful stop a quick one."""
+
+    quick: bool
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReopenRequested:
+    """The log files were moved away: every process opens them again."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The time of the last ``WakeAt`` has come."""
+
+
+Event: TypeAlias = (
+    Started
+    | Spawned
+    | SpawnFailed
+    | Ready
+    | BootFailed
+    | Exited
+    | ReloadRequested
+    | StopRequested
+    | ReopenRequested
+    | Tick
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Fork a child into this seat and answer with ``Spawned`` or ``SpawnFailed`` before any other event."""
+
+    role: Role
+    slot: int
+    seat: int
+    generation: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Send a signal to a child that has not been reaped."""
+
+    pid: int
+    sig: Sig
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Send a ``Tick`` at this time, unless told otherwise before; None: no tick is needed."""
+
+    time: float | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Say:
+    """A line for the log; ``detail`` is a traceback that goes below it, or empty."""
+
+    level: Level
+    text: str
+    detail: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """No child is left: the server ends with this exit status. The last action."""
+
+    status: int
+
+
+Action: TypeAlias = Spawn | Kill | WakeAt | Say | Quit
