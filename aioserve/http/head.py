@@ -24,60 +24,68 @@ _KNOWN_HOSTS_LIMIT: Final = 256
 _KEEP_ALIVE_SPELLINGS: Final = frozenset((b"keep-alive", b"Keep-Alive"))
 
 
+#: Request lines that have passed, with what they mean. Clients of one server send the same few again and again; the
+#: table is emptied when full, and long lines stay out of it, so that a flood of invented ones costs 128 KiB at most.
+# perf: one look-up instead of splitting, decoding and checking; bench/micro::head
+_KNOWN_LINES: Final[dict[bytes, RequestLine]] = {}
+_KNOWN_LINES_LIMIT: Final = 512
+_KNOWN_LINE_BYTES: Final = 256
+
+
+@final
+class RequestLine:
+    """What a request line says. Shared by all requests with the same line: nobody changes one.
+
+    ``path`` is percent-decoded UTF-8, ``raw_path`` as it came, without the query (ASGI, HTTP connection scope).
+    """
+
+    __slots__ = ("authority", "http_version", "keep_alive", "method", "path", "query", "raw_path")
+
+    def __init__(self, method: str, http_version: str, target: bytes, authority: bytes | None) -> None:
+        raw_path, _, query = target.partition(b"?")
+        path = raw_path.decode("ascii")
+        self.method: str = method
+        self.http_version: str = http_version
+        #: What the client gets if it does not say otherwise (RFC 9112 9.3).
+        self.keep_alive: bool = http_version == "1.1"
+        self.path: str = unquote(path) if "%" in path else path
+        self.raw_path: bytes = raw_path
+        self.query: bytes = query
+        #: The host of a target in absolute form, which replaces the Host field.
+        self.authority: bytes | None = authority
+
+
 @final
 class Head:
     """One request head. ``length`` is the body's in bytes, 0 without one, ``CHUNKED`` when chunks tell."""
 
-    __slots__ = (
-        "closing",
-        "expects_continue",
-        "forwarded",
-        "framed",
-        "headers",
-        "http_version",
-        "keep_alive",
-        "length",
-        "method",
-        "plain",
-        "target",
-        "upgrade",
-    )
+    __slots__ = ("closing", "expects_continue", "forwarded", "framed", "headers", "keep_alive", "length", "line", "plain")
 
-    def __init__(self, method: bytes, target: bytes, version: bytes, headers: list[Header]) -> None:
-        self.method: str = method.decode("ascii")
-        self.target: bytes = target
+    def __init__(self, line: RequestLine, headers: list[Header]) -> None:
+        self.line: RequestLine = line
         self.headers: list[Header] = headers
+        self.keep_alive: bool = line.keep_alive
         self.length: int = 0
-        self.framed: bool = False  # Content-Length or Transfer-Encoding has been seen
-        self.closing: bool = False  # Connection: close has been seen
         self.expects_continue: bool = False
+        #: A field that speaks for a client behind a proxy is among the headers.
         self.forwarded: bool = False
-        self.upgrade: bool = False
-        # Nothing in this head can have put the parser into another state than the one it started from.
+        #: Nothing in this head can have put the parser into another state than the one it started from.
         self.plain: bool = True
-        if version == b"HTTP/1.1":
-            self.http_version: str = "1.1"
-            self.keep_alive: bool = True
-        elif version == b"HTTP/1.0":
-            self.http_version = "1.0"
-            self.keep_alive = False
-        else:
-            refuse_version(version)
+        # Content-Length or Transfer-Encoding has been seen; Connection: close has been seen.
+        self.framed: bool = False
+        self.closing: bool = False
 
 
-def interpret(line: bytes, headers: list[Header], noticed: list[Header]) -> Head:
+def interpret(raw_line: bytes, headers: list[Header], noticed: list[Header]) -> Head:
     """Check a request head and return what it means.
 
-    ``line`` is the request line without its CRLF, ``headers`` all fields with lower-case names and ``noticed`` those of
-    them whose names are in ``REQUEST_FIELDS``. Raises ``RequestError`` with the status that the mistake deserves.
+    ``raw_line`` is the request line without its CRLF, ``headers`` all fields with lower-case names and ``noticed``
+    those of them whose names are in ``REQUEST_FIELDS``. Raises ``RequestError`` with the status the mistake deserves.
     """
-    parts = line.split(b" ")
-    if len(parts) != 3:
-        # 9112 3: exactly one SP each. llhttp lets more of them pass, and two servers that disagree about where a
-        # target ends can be played against each other.
-        raise RequestError(400, "the request line is not METHOD SP TARGET SP VERSION")
-    method, target, version = parts
-    head = Head(method, target, version, headers)
+    line = _KNOWN_LINES.get(raw_line)
+    if line is None:
+        line = read_line(raw_line)
+    head = Head(line, headers)
     hosts = 0
     for name, value in noticed:
         if name == b"host":
@@ -85,28 +93,47 @@ def interpret(line: bytes, headers: list[Header], noticed: list[Header]) -> Head
             if value not in _KNOWN_HOSTS:
                 check_host(value)
         elif name == b"connection":
-            if value not in _KEEP_ALIVE_SPELLINGS or head.http_version == "1.0":
+            if value not in _KEEP_ALIVE_SPELLINGS or line.http_version == "1.0":
                 read_connection(head, value)
         elif name in FORWARDING_FIELDS:
             head.forwarded = True
         else:
             read_framing(head, name, value)
-    if hosts != 1 and (hosts or head.http_version == "1.1"):
+    if hosts != 1 and (hosts or line.http_version == "1.1"):
         # 9112 3.2: a request without Host, or with two, MUST be answered with 400.
         raise RequestError(400, "more than one Host field" if hosts else "no Host field")
-    if target[0] != 47 or b"#" in target:  # "/"
-        read_odd_target(head)
+    if line.authority is not None:
+        # 9112 3.2.2: the target's host replaces whatever Host says.
+        headers[:] = [(b"host", line.authority), *(field for field in headers if field[0] != b"host")]
     return head
 
 
-def split_target(target: bytes) -> tuple[str, bytes, bytes]:
-    """The ASGI ``path``, ``raw_path`` and ``query_string`` of an origin-form target.
-
-    ``path`` is percent-decoded UTF-8 (ASGI, HTTP connection scope); bytes that are not UTF-8 become U+FFFD.
-    """
-    raw_path, _, query = target.partition(b"?")
-    path = raw_path.decode("ascii")
-    return (unquote(path) if b"%" in raw_path else path), raw_path, query
+def read_line(raw_line: bytes) -> RequestLine:
+    """Check a request line that has not been seen before, and remember it."""
+    parts = raw_line.split(b" ")
+    if len(parts) != 3:
+        # 9112 3: exactly one SP each. llhttp lets more of them pass, and two servers that disagree about where a
+        # target ends can be played against each other.
+        raise RequestError(400, "the request line is not METHOD SP TARGET SP VERSION")
+    raw_method, target, version = parts
+    if version == b"HTTP/1.1":
+        http_version = "1.1"
+    elif version == b"HTTP/1.0":
+        http_version = "1.0"
+    else:
+        refuse_version(version)
+    method = raw_method.decode("ascii")
+    authority = None
+    if 35 in target:  # "#"; an int, because b"#" in bytes is ten times as slow
+        raise RequestError(400, "the request target has a fragment")
+    if target[0] != 47 or method == "CONNECT":  # "/"
+        authority, target = read_odd_target(method, target)
+    line = RequestLine(method, http_version, target, authority)
+    if len(raw_line) <= _KNOWN_LINE_BYTES:
+        if len(_KNOWN_LINES) >= _KNOWN_LINES_LIMIT:
+            _KNOWN_LINES.clear()
+        _KNOWN_LINES[raw_line] = line
+    return line
 
 
 def check_host(value: bytes) -> None:
@@ -147,15 +174,15 @@ def read_framing(head: Head, name: bytes, value: bytes) -> None:
         if value.lower() != b"100-continue":
             raise RequestError(417, "the only expectation that can be met is 100-continue")
         # 9110 10.1.1: an HTTP/1.0 client cannot have meant it.
-        head.expects_continue = head.http_version == "1.1"
+        head.expects_continue = head.line.http_version == "1.1"
     else:
-        head.upgrade = True
+        # An upgrade is not taken (9110 7.8 allows it), but llhttp stops at one.
         head.plain = False
 
 
 def read_transfer_encoding(head: Head, value: bytes) -> None:
     """Accept exactly one ``chunked`` (9112 6.1); everything else could be read differently by somebody in front."""
-    if head.http_version == "1.0":
+    if head.line.http_version == "1.0":
         raise RequestError(400, "Transfer-Encoding in an HTTP/1.0 request")
     if head.framed:
         raise RequestError(400, "Transfer-Encoding twice or together with Content-Length")
@@ -167,33 +194,25 @@ def read_transfer_encoding(head: Head, value: bytes) -> None:
     head.length = CHUNKED
 
 
-def read_odd_target(head: Head) -> None:
-    """Handle every form of target but a plain path (9112 3.2.2 to 3.2.4)."""
-    target = head.target
-    if b"#" in target:
-        raise RequestError(400, "the request target has a fragment")
-    if head.method == "CONNECT":
+def read_odd_target(method: str, target: bytes) -> tuple[bytes | None, bytes]:
+    """The authority and the rest of a target that is no plain path (9112 3.2.2 to 3.2.4)."""
+    if method == "CONNECT":
         raise RequestError(501, "this is an origin server: CONNECT is not implemented")
     if target == b"*":
-        if head.method != "OPTIONS":
+        if method != "OPTIONS":
             raise RequestError(400, "the target * is for OPTIONS only")
-        return
-    if target[0] == 47:
-        return
+        return None, target
     scheme, found, rest = target.partition(b"://")
     if not found or scheme.lower() not in {b"http", b"https"}:
         raise RequestError(400, "the request target is neither a path nor an http URL")
     end = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
-    authority = rest[:end]
+    authority, path = rest[:end], rest[end:]
     if AUTHORITY.fullmatch(authority) is None:
         raise RequestError(400, "the authority of the request target is not a host with an optional port")
-    # 9112 3.2.2: the target's host replaces whatever Host says.
-    head.headers[:] = [(b"host", authority), *(field for field in head.headers if field[0] != b"host")]
-    path = rest[end:]
     if not path:
         # 9112 3.2.4: an OPTIONS for the whole server, as a proxy was given it.
-        path = b"*" if head.method == "OPTIONS" else b"/"
-    head.target = path if path[0] in b"/*" else b"/" + path
+        path = b"*" if method == "OPTIONS" else b"/"
+    return authority, path if path[:1] in {b"/", b"*"} else b"/" + path
 
 
 def refuse_version(version: bytes) -> NoReturn:

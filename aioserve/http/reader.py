@@ -34,6 +34,9 @@ from aioserve.types import Header
 #: is not talking HTTP.
 LEADING_BLANK_LINES: Final = 4
 
+#: Pieces that one call of ``feed`` parses: others on the same loop have their turn before a pipelining client's next.
+BURST_LIMIT: Final = 32
+
 #: Chunk framing that is allowed on top of what honest chunks need, in bytes. Go's net/http uses the same 16 KiB
 #: (CVE-2023-39326: one byte of data behind kilobytes of chunk extension).
 CHUNK_OVERHEAD_LIMIT: Final = 16 * 1024
@@ -65,17 +68,13 @@ class Sink(Protocol):
 class Parser(Protocol):
     """A grammar for one message at a time. ``feed`` raises ``RequestError`` for bytes that are no HTTP/1.1.
 
-    ``fields`` collects the fields of the head, which is in ``head`` as soon as it is complete; what ``fields`` collects
-    from then on are trailers. Kept apart, a client cannot append to the head what a front end has removed from it
-    (RFC 9110 6.5.1). ``noticed`` are those whose names are in ``REQUEST_FIELDS``. ``body`` collects the pieces of the
-    last ``feed`` and is emptied by the reader.
+    ``fields`` collects the fields that have come, with lower-case names, and ``noticed`` those of them whose names are in
+    ``REQUEST_FIELDS``; ``body`` collects the pieces of the last ``feed``. The reader takes them away.
     """
 
     fields: list[Header]
-    head: list[Header]
     noticed: list[Header]
     body: list[bytes]
-    head_complete: bool
     message_complete: bool
 
     def feed(self, data: bytes) -> None: ...
@@ -106,19 +105,17 @@ class Limits:
 class LlhttpParser:
     """llhttp through httptools, strict as it comes. Its leniency switches only loosen it and are left alone."""
 
-    __slots__ = ("_feed", "body", "fields", "head", "head_complete", "message_complete", "noticed")
+    __slots__ = ("_feed", "body", "fields", "message_complete", "noticed")
 
     def __init__(self) -> None:
-        self.head: list[Header] = []
         self.body: list[bytes] = []
         self.begin()
         self._feed = httptools.HttpRequestParser(self).feed_data
 
     def begin(self) -> None:
-        """Forget the last message; the parser must be at a message boundary."""
+        """Be ready for a message; llhttp must stand between two."""
         self.fields: list[Header] = []
         self.noticed: list[Header] = []
-        self.head_complete: bool = False
         self.message_complete: bool = False
 
     def feed(self, data: bytes) -> None:
@@ -140,11 +137,6 @@ class LlhttpParser:
             self.noticed.append(field)
         self.fields.append(field)
 
-    def on_headers_complete(self) -> None:
-        self.head_complete = True
-        self.head = self.fields
-        self.fields = []
-
     def on_body(self, data: bytes) -> None:
         self.body.append(data)
 
@@ -154,27 +146,26 @@ class LlhttpParser:
 
 @final
 class ParserPool:
-    """Parsers that stand at a message boundary, ready for any connection of the same loop."""
+    """Parsers of one loop that stand between two messages, ready for any of its connections."""
 
-    __slots__ = ("_free", "_make")
+    __slots__ = ("make", "spare")
 
-    #: A parser is out of the pool only while its head or body is incomplete; more spare ones than this would only be
-    #: left over from a burst of slow clients.
-    SPARE: Final = 64
+    #: A parser is out of the pool while its head or body is incomplete; more spare ones than this would only be left
+    #: over from a burst of slow clients.
+    LIMIT: Final = 64
 
     def __init__(self, make: type[Parser] = LlhttpParser) -> None:
-        self._make: type[Parser] = make
-        self._free: list[Parser] = []
+        self.make: type[Parser] = make
+        self.spare: list[Parser] = []
 
     def take(self) -> Parser:
-        if self._free:
-            return self._free.pop()
-        return self._make()
+        """A parser that has begun."""
+        return self.spare.pop() if self.spare else self.make()
 
     def give(self, parser: Parser) -> None:
-        if len(self._free) < self.SPARE:
+        if len(self.spare) < self.LIMIT:
             parser.begin()
-            self._free.append(parser)
+            self.spare.append(parser)
 
 
 @final
@@ -225,12 +216,26 @@ class RequestReader:
         if self.rest:
             data = self.rest + data
             self.rest = b""
+        turns = BURST_LIMIT
         self.feeding = True
         try:
             while data:
+                if not turns:
+                    self.rest = data
+                    return True
+                turns -= 1
                 # In order of frequency.
                 if self.stage is HEAD:
-                    data = self._feed_head(data)
+                    end = data.find(b"\r\n\r\n") + 4
+                    if end == 3 or self._pieces or data[0] < 33:
+                        data = self._feed_broken_head(data)
+                    elif end == len(data):
+                        self._finish_head(self.pool.take(), data, data)
+                        break
+                    else:
+                        head = data[:end]
+                        self._finish_head(self.pool.take(), head, head)
+                        data = data[end:]
                 elif self.stage is BODY:
                     data = self._feed_body(data)
                 elif self.stage is WAIT:
@@ -262,21 +267,6 @@ class RequestReader:
         """Close, and let go of the sink, so that no cycle of references outlives the connection."""
         self.close()
         self.sink = None
-
-    def _feed_head(self, data: bytes) -> bytes:
-        """Parse one head, or as much of it as has come; return what lies behind it."""
-        end = data.find(b"\r\n\r\n") + 4
-        if end == 3 or self._pieces or data[0] < 33:
-            return self._feed_broken_head(data)
-        if end > self.limits.header_bytes:
-            self._refuse_size(data)
-        parser = self._parser = self.pool.take()
-        if end == len(data):
-            self._finish_head(parser, data, data)
-            return b""
-        head = data[:end]
-        self._finish_head(parser, head, head)
-        return data[end:]
 
     def _feed_broken_head(self, data: bytes) -> bytes:
         """The slow path: the head does not lie in this one read, or blank lines stand in front of it.
@@ -329,32 +319,33 @@ class RequestReader:
 
     def _finish_head(self, parser: Parser, piece: bytes, raw: bytes) -> None:
         """Feed the last piece of a head, judge the head, and push it."""
+        limits = self.limits
         line_end = raw.find(b"\r\n")
-        if line_end > self.limits.request_line:
-            raise RequestError(414, "the request line is too long")
+        if line_end > limits.request_line or len(raw) > limits.header_bytes:
+            self._refuse_size(raw)
         try:
             parser.feed(piece)
         except RequestError as error:
             raise explain(raw, error.reason) from error
-        headers = parser.head
-        if len(headers) > self.limits.header_fields:
+        fields = parser.fields
+        if len(fields) > limits.header_fields:
             raise RequestError(431, "too many header fields")
-        head = interpret(raw[:line_end], headers, parser.noticed)
-        if head.length:
-            self._begin_body(head)
-        else:
-            self._parser = None
-            if head.plain and head.keep_alive:
-                self.pool.give(parser)
-            self.stage = WAIT
+        head = interpret(raw[:line_end], fields, parser.noticed)
         sink = self.sink
         assert sink is not None
+        if head.length:
+            self._begin_body(parser, head)
+            sink.on_request(head)
+            return
+        if head.keep_alive and head.plain:
+            self.pool.give(parser)
+        self.stage = WAIT
         sink.on_request(head)
-        if not head.length and not head.keep_alive:
-            # 9112 9.6: what a client sends after it has asked to close is nobody's request.
+        if not head.keep_alive:
+            # RFC 9112 9.6: what a client sends after it has asked to close is nobody's request.
             self.close()
 
-    def _begin_body(self, head: Head) -> None:
+    def _begin_body(self, parser: Parser, head: Head) -> None:
         limit = self.limits.request_body
         if limit and head.length > limit:
             raise RequestError(413, f"the body has {head.length} bytes, the limit is {limit}")
@@ -362,12 +353,16 @@ class RequestReader:
         self._head = head
         self._remaining = head.length
         self._received = self._overhead = 0
-        if head.upgrade:
+        if parser.message_complete:
             # llhttp takes the head of an upgrade for a whole message. The upgrade is not taken, so the body counts
-            # (9110 7.8): a fresh parser is told only how the body is framed.
-            self._parser = self.pool.take()
+            # (RFC 9110 7.8): a fresh parser is told only how the body is framed.
+            parser = self.pool.take()
             framing = b"Transfer-Encoding: chunked" if head.length == CHUNKED else b"Content-Length: %d" % head.length
-            self._parser.feed(b"POST / HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
+            parser.feed(b"POST / HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
+        # Fields that come from now on are trailers. Merged into the head, they would let a client append what a front
+        # end has removed (RFC 9110 6.5.1).
+        parser.fields = []
+        self._parser = parser
 
     def _feed_body(self, data: bytes) -> bytes:
         """Push one piece of the body; return what lies behind it."""

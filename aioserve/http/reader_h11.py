@@ -22,7 +22,7 @@ INCOMPLETE_EVENT_LIMIT: Final = 1024 * 1024 * 1024
 class H11Parser:
     """One message through an ``h11.Connection`` of its own: h11 cannot go on without a response being sent on it."""
 
-    __slots__ = ("_connection", "body", "fields", "head", "head_complete", "message_complete", "noticed")
+    __slots__ = ("_connection", "body", "fields", "message_complete", "noticed")
 
     def __init__(self) -> None:
         self.begin()
@@ -30,10 +30,8 @@ class H11Parser:
     def begin(self) -> None:
         """Forget the last message."""
         self.fields: list[Header] = []
-        self.head: list[Header] = []
         self.noticed: list[Header] = []
         self.body: list[bytes] = []
-        self.head_complete: bool = False
         self.message_complete: bool = False
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=INCOMPLETE_EVENT_LIMIT)
 
@@ -46,9 +44,8 @@ class H11Parser:
                 if event is h11.NEED_DATA or event is h11.PAUSED:
                     return
                 if isinstance(event, h11.Request):
-                    self.head = list(event.headers)
-                    self.noticed = [field for field in self.head if field[0] in REQUEST_FIELDS]
-                    self.head_complete = True
+                    self.fields = list(event.headers)
+                    self.noticed = [field for field in self.fields if field[0] in REQUEST_FIELDS]
                 elif isinstance(event, h11.Data):
                     self.body.append(bytes(event.data))
                 elif isinstance(event, h11.EndOfMessage):

@@ -25,7 +25,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from aioserve.errors import RequestError
-from aioserve.http.head import Head, split_target
+from aioserve.http.head import Head
 from aioserve.http.reader import RequestReader
 from aioserve.http.reader import Stage as Reading
 from aioserve.http.writer import ResponseWriter, plain_response
@@ -50,9 +50,6 @@ DISCARD_LIMIT: Final = 256 * 1024
 #: may have its last response destroyed by a reset).
 LINGER_SECONDS: Final = 2.0
 
-#: Pipelined requests that are served in one turn of the loop before others have theirs.
-BURST_LIMIT: Final = 32
-
 
 class Wait(IntEnum):
     """What a connection is waiting for; an index into ``Server.waits``."""
@@ -75,7 +72,6 @@ class Connection(asyncio.Protocol):
     """Made by the loop's listener for each connection."""
 
     __slots__ = (
-        "_burst",
         "_client",
         "_discarded",
         "_listener",
@@ -109,7 +105,6 @@ class Connection(asyncio.Protocol):
         self._since: float = server.deadlines.now
         self._queued: int = 0
         self._discarded: int = 0
-        self._burst: int = 0
 
     # What the transport calls.
 
@@ -133,7 +128,6 @@ class Connection(asyncio.Protocol):
         server.connection_closed()
 
     def data_received(self, data: bytes) -> None:
-        self._burst = 0
         try:
             if self.reader.feed(data):
                 self._hang()
@@ -173,16 +167,16 @@ class Connection(asyncio.Protocol):
         self._waiting = NOTHING
         if self._client is None:
             self._ask_addresses(transport)
-        path, raw_path, query = split_target(head.target)
+        line = head.line
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
-            "http_version": head.http_version,
-            "method": head.method,
+            "http_version": line.http_version,
+            "method": line.method,
             "scheme": self._listener.scheme,
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
+            "path": line.path,
+            "raw_path": line.raw_path,
+            "query_string": line.query,
             "root_path": "",
             "headers": head.headers,
             "client": self._client,
@@ -191,8 +185,9 @@ class Connection(asyncio.Protocol):
         if head.forwarded and server.trusts(self._client):
             server.rewrite(scope)
         app = server.enter(scope)
-        writer = ResponseWriter(server.fields, method=head.method, http_version=head.http_version, keep_alive=head.keep_alive)
-        cycle = self.cycle = Cycle(self, scope, writer, head, server.loop.time() if server.access is not None else 0.0)
+        writer = ResponseWriter(server.fields, head)
+        started = server.loop.time() if server.access is not None else 0.0
+        cycle = self.cycle = Cycle(self, scope, writer, head, started)
         server.requests += 1
         server.requests_total += 1
         # A context of its own: what an application sets is seen by nobody else, also when it was started from within
@@ -202,7 +197,8 @@ class Connection(asyncio.Protocol):
         if EAGER:
             task = asyncio.Task(coroutine, loop=server.loop, name="request", context=context, eager_start=True)
             if task.done():
-                server.application_done(cycle, task)
+                server.requests -= 1
+                cycle.finished(task)
                 return
         else:
             task = asyncio.Task(coroutine, loop=server.loop, name="request", context=context)
@@ -239,7 +235,7 @@ class Connection(asyncio.Protocol):
         self._release(cycle, gone=False)
         reader = self.reader
         # In order of frequency.
-        if not cycle.writer.keep_alive or self.server.draining:
+        if not cycle.writer.keep_alive:
             self.close()
         elif reader.stage is not Reading.BODY:
             self._await_next()
@@ -319,36 +315,31 @@ class Connection(asyncio.Protocol):
             server.access.record(cycle)
 
     def _await_next(self) -> None:
-        reader = self.reader
         self._waiting = IDLE
         self._since = self.server.deadlines.now
-        if reader.feeding:
-            # Inside of ``feed``, which goes on by itself.
-            if self._burst < BURST_LIMIT:
-                self._burst += 1
-                reader.proceed()
-            else:
-                self.server.loop.call_soon(self._resume)
-        elif reader.proceed():
+        if self.reader.proceed():
             self.server.loop.call_soon(self._resume)
-        else:
+        elif not self.reader.feeding:
             self.resume_reading()
 
     def _resume(self) -> None:
         """Serve what has waited behind the last request."""
-        if self._transport is None or self.cycle is not None:
-            return
-        self.reader.proceed()
-        self.resume_reading()
-        self.data_received(b"")
+        if self._transport is not None and self.cycle is None:
+            self.data_received(b"")
+            if not self.reader.rest:
+                self.resume_reading()
 
     def _hang(self) -> None:
         """Part of a head has come, or bytes behind a request that is not answered yet."""
-        if self.reader.head_begun:
+        reader = self.reader
+        if reader.head_begun:
             if self._waiting is not Wait.HEAD:
                 self._await(Wait.HEAD)
-        elif self._transport is not None and self.reader.rest:
+        elif self._transport is not None:
+            # The rest stays unread until it is its turn; then there is no more than this one read of it.
             self._transport.pause_reading()
+            if reader.stage is Reading.HEAD:
+                self.server.loop.call_soon(self._resume)
 
     def _await(self, wait: Wait) -> None:
         """Wait for something that may be due before the tick under which this connection is filed."""

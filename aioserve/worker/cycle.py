@@ -140,29 +140,32 @@ class Cycle:
 
     async def send(self, message: Message) -> None:
         """ASGI ``send``. Raises ``ClientDisconnected`` when the client has gone, ``AppError`` for a wrong message."""
-        if self.gone:
-            raise ClientDisconnected("the client has closed the connection")
         connection = self.connection
-        writer = self.writer
         if connection is None:
-            writer.send(message)  # raises: the response is complete
+            self._send_late(message)
             return
-        if writer.stage is START:
-            if connection.server.draining:
-                writer.keep_alive = False
-            writer.send(message)
-            return
+        writer = self.writer
         data = writer.send(message)
         if data:
             if self.started and not self.first_byte:
                 self.first_byte = connection.server.loop.time()
             connection.write(data)
-        if writer.stage is DONE:
+            if writer.stage is DONE:
+                connection.response_complete(self)
+                return
+        elif writer.stage is DONE:
+            # The end of a body whose length was said before is no bytes.
             connection.response_complete(self)
-        elif connection.write_resumed is not None:
+            return
+        if connection.write_resumed is not None:
             await connection.write_resumed.wait()
             if self.gone:
                 raise ClientDisconnected("the client has closed the connection")
+
+    def _send_late(self, message: Message) -> None:
+        if self.gone:
+            raise ClientDisconnected("the client has closed the connection")
+        self.writer.send(message)  # raises: the response is complete
 
     def _take_body(self) -> Message:
         body = b""
@@ -179,7 +182,11 @@ class Cycle:
 
     def finished(self, task: asyncio.Task[Any]) -> None:
         """The application has returned or raised: judge what it has left behind."""
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        error: BaseException | None
+        try:
+            error = task.exception()
+        except asyncio.CancelledError as cancelled:
+            error = cancelled
         connection = self.connection
         if connection is None:
             # The response is complete or the client gone; ASGI says that send() may then raise an OSError, so that

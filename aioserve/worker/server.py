@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 from aioserve.errors import RequestError
 from aioserve.http.forwarded import TrustedProxies, rewrite
 from aioserve.http.reader import LlhttpParser, Parser, ParserPool
-from aioserve.http.writer import DefaultFields
+from aioserve.http.writer import ServerFields
 from aioserve.observe.scoreboard import (
     CONNECTIONS,
     CONNECTIONS_TOTAL,
@@ -81,7 +81,7 @@ class Server:
         self.context: contextvars.Context = contextvars.copy_context()
         self.limits = settings.limits
         self.parsers: ParserPool = ParserPool(_parser(settings.parser))
-        self.fields: DefaultFields = DefaultFields(
+        self.fields: ServerFields = ServerFields(
             server=b"aioserve" if settings.server_header else None, extra=list(settings.extra_headers)
         )
         self.waits: list[float] = self._waits()
@@ -138,11 +138,6 @@ class Server:
         self._cells[REQUESTS] = self.requests
         task.add_done_callback(self._application_returned)
 
-    def application_done(self, cycle: Cycle, task: asyncio.Task[Any]) -> None:
-        """The application has returned or raised."""
-        self.requests -= 1
-        cycle.finished(task)
-
     def refused(self, client: str, error: RequestError) -> None:
         """A request that could not be served: the peer's fault, so a line at info, and one for all when it is ours."""
         if error.status == 503:
@@ -168,7 +163,7 @@ class Server:
         No new connection is accepted, responses say ``Connection: close``, and a connection is closed once it has been
         quiet for ``drain_linger`` seconds: a client in the middle of a series of requests then gets its answer.
         """
-        self.draining = True
+        self.draining = self.fields.closing = True
         self._cells[PHASE] = Phase.DRAINING
         if self._gate is not None:
             self._gate.close()
@@ -210,8 +205,9 @@ class Server:
 
     def _application_returned(self, task: asyncio.Task[Any]) -> None:
         cycle = self._tasks.pop(task)
-        self.application_done(cycle, task)
+        self.requests -= 1
         self._cells[REQUESTS] = self.requests
+        cycle.finished(task)
         if self.draining:
             self._look_for_quiet()
 
