@@ -1,0 +1,126 @@
+"""What concerns several settings at once: which address wins, and which combinations make no sense.
+
+It works on the merged layers before the tree is built, because a message has to name the place where a value came from.
+Values that were wrong by themselves are ``None`` here; their mistake is noted already.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+
+class Layer(enum.IntEnum):
+    FILE = 1
+    ENVIRONMENT = 2
+    FLAG = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value that somebody gave: where, and in which layer."""
+
+    value: Any
+    place: str
+    layer: Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Mistakes:
+    """Everything found wrong so far, one line each: the place, the value, what to do."""
+
+    lines: list[str]
+
+    def add(self, place: str, raw: object, message: str) -> None:
+        shown = repr(raw)
+        self.lines.append(f"{place}: {shown if len(shown) <= 100 else shown[:100] + '...'} {message}")
+
+
+def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple[dict[str, Given], list[str]]:
+    """The values that remain, and notes for the operator; mistakes go to ``found``."""
+    settled = _one_way_to_listen(given, found)
+    notes: list[str] = []
+    _no_mistaken_pattern(settled, found)
+    _no_doubles(settled, found)
+    if need_app and not any(path in settled and settled[path].value != "" for path in ("app.target", "app.mount")):
+        found.lines.append("APP: missing; name the application as module:attribute, such as main:app")
+    if _value(settled, "reload.enabled"):
+        _one_worker_for_reload(settled, notes)
+    else:
+        notes += [
+            f"{settled[path].place} has no effect without --reload"
+            for path in ("reload.dirs", "reload.includes", "reload.excludes")
+            if _value(settled, path)
+        ]
+    return settled, notes
+
+
+def _value(given: dict[str, Given], path: str) -> Any:
+    return given[path].value if path in given else None
+
+
+# The four ways to say where to listen; a value that is empty or "none" says nothing.
+_WAYS = (("listen.host", "listen.port"), ("listen.bind",), ("listen.uds",), ("listen.fd",))
+
+
+def _one_way_to_listen(given: dict[str, Given], found: Mistakes) -> dict[str, Given]:
+    """Two ways in one layer contradict each other; a way in a higher layer replaces those below.
+
+    Thus ``--uds`` works in an image whose environment sets AIOSERVE_HOST.
+    """
+    said = [[given[path] for path in way if path in given and given[path].value not in {None, "", ()}] for way in _WAYS]
+    used = [way for way in said if way]
+    if len(used) < 2:
+        return given
+    top = max(one.layer for way in used for one in way)
+    highest = [way for way in used if any(one.layer == top for one in way)]
+    if len(highest) > 1:
+        places = " and ".join(next(one.place for one in way if one.layer == top) for way in highest)
+        found.lines.append(f"{places} contradict each other; keep one (several addresses: repeat --bind)")
+        return given
+    winner = _WAYS[said.index(highest[0])]
+    dropped = {path for way in _WAYS if way != winner for path in way}
+    return {path: one for path, one in given.items() if path not in dropped}
+
+
+def _no_mistaken_pattern(given: dict[str, Given], found: Mistakes) -> None:
+    accept, workers = given.get("process.accept"), given.get("process.workers")
+    if accept is None:
+        return
+    if accept.value == "single" and workers is not None and (workers.value or 1) > 1:
+        found.lines.append(
+            f"{workers.place}: {workers.value} workers contradict single ({accept.place}), which is one process; "
+            "use --workers 1, or --accept shared"
+        )
+    if accept.value == "reuseport":
+        binds = [text for text in _value(given, "listen.bind") or () if text and text.startswith(("unix:", "fd:"))]
+        places = [given[path].place for path in ("listen.uds", "listen.fd") if _value(given, path) not in {None, ""}]
+        for place in [f"{given['listen.bind'].place} {text}" for text in binds] + places:
+            found.lines.append(
+                f"{accept.place}: reuseport needs TCP addresses of its own, which {place} is not; use --accept shared"
+            )
+
+
+def _no_doubles(given: dict[str, Given], found: Mistakes) -> None:
+    binds = given.get("listen.bind")
+    for text in _repeated(binds.value or () if binds else ()):
+        found.lines.append(f"{binds.place if binds else ''}: {text} is there twice; leave one out")
+    mounts = given.get("app.mount")
+    prefixes = [text.partition("=")[0] for text in (mounts.value or () if mounts else ()) if text]
+    if _value(given, "app.target"):
+        prefixes.append("/")
+    for prefix in _repeated(prefixes):
+        reason = " (APP is mounted there)" if prefix == "/" and _value(given, "app.target") else ""
+        found.lines.append(f"{mounts.place if mounts else ''}: {prefix} is taken twice{reason}; change one prefix")
+
+
+def _repeated(words: list[str] | tuple[str, ...]) -> list[str]:
+    return sorted({word for word in words if word and list(words).count(word) > 1})
+
+
+def _one_worker_for_reload(given: dict[str, Given], notes: list[str]) -> None:
+    workers, reload = given.get("process.workers"), given["reload.enabled"]
+    if workers is not None and (workers.value or 1) > 1:
+        notes.append(f"{reload.place} runs one worker; {workers.place} ({workers.value}) is not used")
+        given["process.workers"] = Given(1, reload.place, reload.layer)

@@ -1,0 +1,203 @@
+"""Flags that people bring from uvicorn and gunicorn, or find in plans, and that this version does not have.
+
+Each is refused with a sentence that is true today: what to use or do instead. They are not settings, they do not appear
+in the help, and the same table answers for variables (``AIOSERVE_WS``) and TOML keys (``[ws] max_size``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """``name`` is flat, as in ``Setting.flat``; ``value`` says whether the flag takes one."""
+
+    name: str
+    sentence: str
+    value: bool = True
+    short: str = ""
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+_WS = (
+    "WebSockets are not served in this version; leave the option out, and route WebSocket paths to another server in "
+    "the proxy in front"
+)
+_HTTP2 = "HTTP/2 is not served in this version; let a proxy such as nginx, Caddy or HAProxy speak it to clients"
+_TLS = (
+    "TLS is not in this version; let nginx, Caddy, HAProxy or the load balancer hold the certificate and forward plain "
+    "HTTP (see --forwarded-allow-ips)"
+)
+_RECYCLE = (
+    "recycling workers is not in this version; send HUP to the master from a timer to renew them one after another"
+)
+_HANG = (
+    "replacing hung workers is not in this version; probe the server from outside (a liveness probe) and restart it "
+    "when it fails; --timeout-boot limits the start alone"
+)
+_PRELOAD = "preloading is not in this version; leave the option out, each worker imports the application itself"
+_USER = (
+    "changing the user is not in this version; start the server as that user (User= and Group= in a systemd unit, "
+    "USER in a Dockerfile, setpriv in a shell)"
+)
+_PID = "pid files are not in this version; let systemd or the container runtime keep track of the process"
+_LATER = "is not in this version; leave it out"
+_LOGGER = "is not in this version; route messages with --log-config instead"
+_STATSD = "StatsD is not in this version; take request counts from the access log (--access-log-format json)"
+_OFFLOAD = (
+    "the offload pool is not in this version; run CPU-heavy work in a concurrent.futures.ProcessPoolExecutor of the "
+    "application's own"
+)
+_ADMIN = "the admin endpoint is not in this version; let probes ask a path of the application"
+_PROXY_PROTOCOL = (
+    "the PROXY protocol is not in this version; let the proxy send X-Forwarded-For or Forwarded (see "
+    "--forwarded-allow-ips)"
+)
+_WORKER_CLASS = (
+    "there is one kind of worker; leave it out (--interface wsgi serves WSGI, --loop chooses the event loop)"
+)
+_THREADS = "threads are not in this version; use --workers"
+_LIMIT_HEADERS = "use --limit-request-line, --limit-header-fields and --limit-header-bytes"
+
+_TABLE = (
+    # uvicorn's
+    *(
+        Refused(name, _WS)
+        for name in (
+            "ws",
+            "ws_max_size",
+            "ws_max_queue",
+            "ws_ping_interval",
+            "ws_ping_timeout",
+            "ws_per_message_deflate",
+        )
+    ),
+    Refused("http2", _HTTP2, value=False),
+    *(
+        Refused(name, _TLS)
+        for name in (
+            "ssl_keyfile",
+            "ssl_certfile",
+            "ssl_keyfile_password",
+            "ssl_version",
+            "ssl_cert_reqs",
+            "ssl_ca_certs",
+            "ssl_ciphers",
+        )
+    ),
+    Refused("limit_max_requests", _RECYCLE),
+    Refused("limit_max_requests_jitter", _RECYCLE),
+    Refused("timeout_worker_healthcheck", _HANG),
+    Refused("h11_max_incomplete_event_size", f"{_LIMIT_HEADERS}, which hold for both parsers"),
+    Refused(
+        "reset_contextvars",
+        "is not in this version; set context variables in a middleware rather than in the lifespan",
+        value=False,
+    ),
+    # gunicorn's
+    Refused("preload", _PRELOAD, value=False),
+    Refused("preload_app", _PRELOAD, value=False),
+    Refused("pid", f"{_PID} (the port is --port)", short="p"),
+    Refused("user", _USER, short="u"),
+    Refused("group", _USER, short="g"),
+    Refused(
+        "umask",
+        "the umask is set where the server is started (UMask= in a systemd unit, umask in a shell); the mode of a unix "
+        "socket is --uds-mode",
+        short="m",
+    ),
+    Refused(
+        "chdir",
+        "changing the directory is not in this version; start the server there (WorkingDirectory=, cd); --app-dir says "
+        "where APP is imported from",
+    ),
+    Refused("pythonpath", "use --app-dir, or set PYTHONPATH"),
+    Refused("daemon", "daemons are the service manager's; use systemd or a container", value=False, short="D"),
+    Refused("env", "set variables where the server is started, or list them in a file for --env-file", short="e"),
+    Refused("name", _LATER, short="n"),
+    Refused("max_requests", _RECYCLE),
+    Refused("max_requests_jitter", _RECYCLE),
+    Refused("threads", _THREADS),
+    Refused("worker_class", _WORKER_CLASS, short="k"),
+    Refused("worker_connections", "use --limit-connections"),
+    Refused("worker_tmp_dir", "heartbeats need no file here; leave it out"),
+    Refused(
+        "timeout",
+        "one timeout for everything hides what was late; use --timeout-header, --timeout-body, --timeout-write and "
+        "--timeout-keep-alive; replacing hung workers is not in this version",
+        short="t",
+    ),
+    Refused("graceful_timeout", "use --timeout-graceful-shutdown"),
+    Refused("keep_alive", "use --timeout-keep-alive"),
+    Refused("reuse_port", "use --reuseport", value=False),
+    Refused("reload_engine", "there is one engine, watchfiles; leave it out"),
+    Refused("reload_extra_file", "use --reload-include with the file's name, and --reload-dir with its directory"),
+    Refused("limit_request_fields", "use --limit-header-fields"),
+    Refused("limit_request_field_size", "use --limit-header-bytes, which counts all header fields together"),
+    Refused("access_logfile", "use --access-log-file"),
+    Refused("access_logformat", "use --access-log-format with line, combined or json"),
+    Refused("error_logfile", "use --log-file"),
+    Refused("logger_class", _LOGGER),
+    Refused("log_config_json", "use --log-config, which reads .json too"),
+    Refused("log_syslog", _LOGGER, value=False),
+    Refused("log_syslog_to", _LOGGER),
+    Refused("capture_output", _LATER, value=False),
+    Refused("statsd_host", _STATSD),
+    Refused("statsd_prefix", _STATSD),
+    *(Refused(name, _TLS) for name in ("certfile", "keyfile", "ca_certs", "cert_reqs", "ciphers")),
+    # Planned
+    Refused("admin_bind", _ADMIN),
+    Refused("proxy_protocol", _PROXY_PROTOCOL, value=False),
+    Refused("proxy_allow_from", _PROXY_PROTOCOL),
+    Refused("ktls", _TLS, value=False),
+    Refused("tls_processes", _TLS),
+    Refused("tls_transport", _TLS),
+    Refused("offload_workers", _OFFLOAD),
+    Refused("offload_engine", _OFFLOAD),
+    Refused("offload_max_tasks", _OFFLOAD),
+    Refused("limit_worker_age", _RECYCLE),
+    Refused(
+        "limit_worker_memory",
+        "recycling workers is not in this version; limit memory where the server is started (MemoryMax= in a systemd "
+        "unit, --memory of the container) and send HUP to the master from a timer",
+    ),
+    Refused("timeout_worker", _HANG),
+    Refused(
+        "drain_delay",
+        "is not in this version; wait before TERM is sent (a preStop hook with a sleep in Kubernetes)",
+    ),
+    Refused("steal", "is not in this version; --accept shared never lets a connection wait for a busy worker"),
+)
+
+REFUSED = {refused.name: refused for refused in _TABLE}
+
+# Values that other servers or later versions know, by the path of the setting.
+REFUSED_VALUES = {
+    ("process.accept", "threads"): "is not in this version; use shared, reuseport or single",
+    ("process.accept", "dispatch"): "is not in this version; use shared, reuseport or single",
+    ("process.loop", "zuvloop"): "is not supported; use uvloop, or auto",
+    ("http.parser", "zttp"): "is not supported; use httptools, h11 or auto",
+}
+
+# Words in the place of APP that are commands of a later version.
+REFUSED_COMMANDS = {
+    "ctl": "is not in this version; signal the master instead (HUP reloads, TERM drains and stops)",
+    "tune": "is not in this version; compare --accept shared, --reuseport and worker counts with wrk or oha",
+}
+
+
+def refusal(name: str) -> str:
+    """The sentence for a flat name, or an empty string."""
+    refused = REFUSED.get(name)
+    if refused is not None:
+        return refused.sentence
+    # Later inventions of these families deserve the same answer.
+    if name.startswith(("ws_", "websocket")):
+        return _WS
+    if name in {"ssl", "tls"} or name.startswith(("ssl_", "tls_")):
+        return _TLS
+    return ""

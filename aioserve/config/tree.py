@@ -1,0 +1,293 @@
+"""Every setting of the server, declared once: a tree of frozen dataclasses that performs no action.
+
+A setting is one annotated field. From its place come its flag (``--<section>-<field>``, unless ``Doc.flag`` says
+otherwise), its variable (``AIOSERVE_<FLAG>``), its TOML key (``[section] field``) and its keyword in the embedding API;
+the help, the reference file and ``--print-config`` are derived from ``settings()``. Nothing else lists settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import cache
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+
+from aioserve.config import values
+from aioserve.config.addresses import Address, FdAddress, TcpAddress, UnixAddress, parse_address
+
+
+@dataclass(frozen=True, slots=True)
+class Doc:
+    """What a setting is beyond its type and default. On a section: its heading."""
+
+    help: str
+    _: KW_ONLY
+    flag: str = ""
+    short: str = ""
+    positional: bool = False
+    # Further variables that everybody knows; the AIOSERVE_ name wins over them.
+    env: tuple[str, ...] = ()
+    metavar: str = ""
+    low: float | None = None
+    high: float | None = None
+    # For tuples. True: the flag is given once per element. False: one flag with a comma list.
+    repeatable: bool = False
+    # Flags without a value that stand for one value of this setting: (flag, value).
+    switches: tuple[tuple[str, str], ...] = ()
+
+
+Text: TypeAlias = Annotated[str, values.TEXT]
+Texts: TypeAlias = Annotated[tuple[str, ...], values.TEXT]
+Switch: TypeAlias = Annotated[bool, values.SWITCH]
+Count: TypeAlias = Annotated[int, values.COUNT]
+Size: TypeAlias = Annotated[int, values.SIZE]
+Seconds: TypeAlias = Annotated[float, values.SECONDS]
+
+# A timeout of nothing would fail every request; a millisecond is as near to it as makes sense.
+_SHORTEST = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    target: Annotated[str, values.TARGET, Doc("the application, module:attribute", flag="app", positional=True)] = ""
+    factory: Annotated[Switch, Doc("APP is a callable that returns the application", flag="factory")] = False
+    dir: Annotated[Text, Doc("import APP from this directory instead of the current one", metavar="DIR")] = ""
+    interface: Annotated[
+        Literal["auto", "asgi3", "asgi2", "wsgi"], Doc("what APP speaks; auto looks at it", flag="interface")
+    ] = "auto"
+    lifespan: Annotated[
+        Literal["auto", "on", "off"],
+        Doc("run the application's lifespan; auto goes on without where it is not supported", flag="lifespan"),
+    ] = "auto"
+    root_path: Annotated[
+        str, values.ROOT_PATH, Doc("the path under which a proxy serves the application", flag="root-path")
+    ] = ""
+    mount: Annotated[
+        tuple[str, ...],
+        values.MOUNT,
+        Doc("serve a further application under a path, with its own lifespan", flag="mount", repeatable=True),
+    ] = ()
+    env_file: Annotated[
+        Text,
+        Doc("read environment variables from this file first; those set already win", flag="env-file", metavar="FILE"),
+    ] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    host: Annotated[str, values.HOST, Doc("the host name or address to listen on", flag="host")] = "127.0.0.1"
+    port: Annotated[Count, Doc("the port; 0 takes a free one", flag="port", metavar="PORT", low=0, high=65535)] = 8000
+    bind: Annotated[
+        tuple[str, ...],
+        values.BIND,
+        Doc(
+            "listen here instead: HOST:PORT, [::]:PORT, :PORT, unix:PATH or fd://N",
+            flag="bind",
+            short="b",
+            repeatable=True,
+        ),
+    ] = ()
+    uds: Annotated[str, values.UDS, Doc("listen on this unix socket instead", flag="uds")] = ""
+    fd: Annotated[
+        int | None, values.DESCRIPTOR, Doc("listen on this inherited descriptor instead", flag="fd", low=0)
+    ] = None
+    backlog: Annotated[
+        Count, Doc("connections that may wait in the kernel to be accepted", flag="backlog", low=1, high=65535)
+    ] = 2048
+    dual_stack: Annotated[Switch, Doc("let a listening [::] take IPv4 as well", flag="dual-stack")] = False
+    uds_mode: Annotated[int, values.MODE, Doc("the file mode of unix sockets, in octal", flag="uds-mode")] = 0o660
+
+    def addresses(self) -> list[Address]:
+        """Where to listen: the descriptor, else the unix socket, else every ``bind``, else host and port."""
+        if self.fd is not None:
+            return [FdAddress(self.fd)]
+        if self.uds:
+            return [UnixAddress(self.uds)]
+        if self.bind:
+            return [parse_address(text) for text in self.bind]
+        return [TcpAddress(self.host, self.port)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    workers: Annotated[
+        Count, Doc("worker processes", flag="workers", short="w", env=("WEB_CONCURRENCY",), low=1, high=1024)
+    ] = 1
+    accept: Annotated[
+        Literal["shared", "single", "reuseport"],
+        Doc(
+            "shared: all workers accept from one socket; reuseport: each has its own, the kernel balances; "
+            "single: one process, no supervisor",
+            flag="accept",
+            switches=(("reuseport", "reuseport"),),
+        ),
+    ] = "shared"
+    loop: Annotated[
+        Literal["auto", "uvloop", "asyncio"], Doc("the event loop; auto is uvloop where installed", flag="loop")
+    ] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http:
+    parser: Annotated[
+        Literal["auto", "httptools", "h11"], Doc("the parser; auto is httptools where installed", flag="http")
+    ] = "auto"
+    header: Annotated[
+        tuple[str, ...], values.HEADER, Doc("add this header to every response", flag="header", repeatable=True)
+    ] = ()
+    server_header: Annotated[Switch, Doc("send Server", flag="server-header")] = True
+    date_header: Annotated[Switch, Doc("send Date", flag="date-header")] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeout:
+    header: Annotated[Seconds, Doc("for a whole request head to arrive", low=_SHORTEST)] = 10.0
+    body: Annotated[Seconds, Doc("for more of a request body to arrive", low=_SHORTEST)] = 30.0
+    write: Annotated[Seconds, Doc("for the client to take more of a response", low=_SHORTEST)] = 30.0
+    keep_alive: Annotated[Seconds, Doc("for the next request on an idle connection", low=_SHORTEST)] = 75.0
+    graceful_shutdown: Annotated[Seconds, Doc("for requests in flight to end at a stop or reload")] = 30.0
+    boot: Annotated[Seconds, Doc("for a worker to import, start up and accept", low=_SHORTEST)] = 120.0
+    lifespan_startup: Annotated[Seconds, Doc("for the application's startup", low=_SHORTEST)] = 60.0
+    lifespan_shutdown: Annotated[Seconds, Doc("for the application's shutdown", low=_SHORTEST)] = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    concurrency: Annotated[Count, Doc("requests in flight per worker, then 503; 0 is no limit", low=0)] = 0
+    connections: Annotated[Count, Doc("connections per worker, then no more are accepted; 0 is no limit", low=0)] = 0
+    # nginx and Apache allow 8 KiB; 8190 is Apache's figure, and gunicorn's largest.
+    request_line: Annotated[Size, Doc("the request line, then 414", low=64, high=1 << 24)] = 8190
+    header_fields: Annotated[Count, Doc("header fields in a request, then 431", low=1, high=32768)] = 100
+    header_bytes: Annotated[Size, Doc("all header fields together, then 431", low=256, high=1 << 24)] = 64 * 1024
+    request_body: Annotated[Size, Doc("a request body, then 413; 0 is no limit", low=0)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    headers: Annotated[Switch, Doc("believe Forwarded and X-Forwarded-* of trusted peers")] = True
+    forwarded_allow_ips: Annotated[
+        tuple[str, ...],
+        values.NETWORK,
+        Doc(
+            "trusted peers, a comma list: addresses, networks, unix: (any unix peer), * (everybody)",
+            flag="forwarded-allow-ips",
+            env=("FORWARDED_ALLOW_IPS",),
+        ),
+    ] = ("127.0.0.1", "::1", "unix:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    level: Annotated[
+        Literal["critical", "error", "warning", "info", "debug", "trace"], Doc("the least severe messages to log")
+    ] = "info"
+    access: Annotated[Switch, Doc("log every request", flag="access-log")] = True
+    access_format: Annotated[
+        Literal["line", "combined", "json"],
+        Doc("line: as uvicorn, with duration and bytes; combined: as Apache; json", flag="access-log-format"),
+    ] = "line"
+    format: Annotated[Literal["text", "json"], Doc("the form of all other messages")] = "text"
+    config: Annotated[Text, Doc("a logging configuration (.json, .yaml, .ini) instead of ours", metavar="FILE")] = ""
+    file: Annotated[Text, Doc("log to this file instead of stderr; USR1 reopens it", metavar="FILE")] = ""
+    access_file: Annotated[
+        Text, Doc("log requests to this file instead of stdout", flag="access-log-file", metavar="FILE")
+    ] = ""
+    colors: Annotated[
+        bool | None, values.TRISTATE, Doc("colour the log; auto does so on a terminal", flag="use-colors")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reload:
+    enabled: Annotated[Switch, Doc("restart the worker when files change (development)", flag="reload")] = False
+    dirs: Annotated[
+        Texts,
+        Doc("watch this directory instead of the current one", flag="reload-dir", metavar="DIR", repeatable=True),
+    ] = ()
+    includes: Annotated[
+        Texts, Doc("watch files of this pattern too", flag="reload-include", metavar="GLOB", repeatable=True)
+    ] = ()
+    excludes: Annotated[
+        Texts, Doc("do not watch files of this pattern", flag="reload-exclude", metavar="GLOB", repeatable=True)
+    ] = ()
+    delay: Annotated[Seconds, Doc("let this much time pass without changes first", low=_SHORTEST)] = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    app: Annotated[App, Doc("Application")] = field(default_factory=App)
+    listen: Annotated[Listen, Doc("Listening")] = field(default_factory=Listen)
+    process: Annotated[Process, Doc("Processes")] = field(default_factory=Process)
+    http: Annotated[Http, Doc("HTTP")] = field(default_factory=Http)
+    timeout: Annotated[Timeout, Doc("Timeouts")] = field(default_factory=Timeout)
+    limit: Annotated[Limit, Doc("Limits")] = field(default_factory=Limit)
+    proxy: Annotated[Proxy, Doc("Behind a proxy")] = field(default_factory=Proxy)
+    log: Annotated[Log, Doc("Logging")] = field(default_factory=Log)
+    reload: Annotated[Reload, Doc("Reloading during development")] = field(default_factory=Reload)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One field of the tree, with every name that it goes by."""
+
+    section: str
+    field: str
+    type: object
+    kind: values.Kind
+    default: Any
+    doc: Doc
+
+    @property
+    def path(self) -> str:
+        return f"{self.section}.{self.field}"
+
+    @property
+    def flat(self) -> str:
+        return (self.doc.flag or f"{self.section}-{self.field}").replace("-", "_")
+
+    @property
+    def flag(self) -> str:
+        """``--name``, or the bare metavar of the positional."""
+        return "APP" if self.doc.positional else "--" + self.flat.replace("_", "-")
+
+    @property
+    def env(self) -> tuple[str, ...]:
+        """The variables that set it; the first one that is set wins."""
+        return (f"AIOSERVE_{self.flat.upper()}", *self.doc.env)
+
+    @property
+    def many(self) -> bool:
+        return isinstance(self.default, tuple)
+
+    @property
+    def is_switch(self) -> bool:
+        return self.kind in {values.SWITCH, values.TRISTATE}
+
+    @property
+    def metavar(self) -> str:
+        return self.doc.metavar or self.kind.metavar
+
+
+@cache
+def sections() -> dict[str, str]:
+    """The sections' names and headings, in order."""
+    hints = get_type_hints(Config, include_extras=True)
+    return {section.name: get_args(hints[section.name])[-1].help for section in fields(Config)}
+
+
+@cache
+def settings() -> tuple[Setting, ...]:
+    """Every setting there is, in the order of declaration."""
+    tree = Config()
+    found = []
+    for section in fields(Config):
+        group = getattr(tree, section.name)
+        hints = get_type_hints(type(group), include_extras=True)
+        found += [_setting(section.name, leaf.name, hints[leaf.name], leaf.default) for leaf in fields(group)]
+    return tuple(found)
+
+
+def _setting(section: str, name: str, hint: Any, default: object) -> Setting:
+    annotated, *metadata = get_args(hint)
+    # A choice carries its own options; every other type names its kind beside it.
+    kind = values.choice(*get_args(annotated)) if get_origin(annotated) is Literal else metadata[0]
+    return Setting(section=section, field=name, type=annotated, kind=kind, default=default, doc=metadata[-1])

@@ -1,0 +1,248 @@
+"""The kinds of value that a setting can have, and how each is read from text and written back.
+
+Every layer (flag, variable, TOML, keyword) ends in the same text and the same ``Kind.parse``: a native TOML integer is
+spelled first and parsed afterwards, so that there is one validator per kind. A parser returns the value or raises
+``ValueError`` with a message that completes the sentence ``--flag: 'text' ...`` and says what to write instead.
+
+Sizes are binary throughout: ``64k``, ``64K``, ``64KB`` and ``64KiB`` are all 65,536 bytes. Nobody means 64,000 when
+limiting a buffer, and two readings of one letter would be a trap.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aioserve.config.addresses import parse_address, parse_mount, parse_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of value: how it is read, what else than text TOML and keywords may give, how it is written."""
+
+    metavar: str
+    expects: str
+    parse: Callable[[str], Any]
+    native: tuple[type, ...] = ()
+    spell: Callable[[Any], str] = str
+    choices: tuple[str, ...] = ()
+    # What parts the elements of a list in one environment variable. Header values contain commas.
+    separator: str = ","
+
+    def read(self, raw: object) -> Any:
+        """The value that ``raw`` (text, or a native value of TOML or Python) stands for."""
+        if isinstance(raw, str):
+            return self.parse(raw.strip())
+        # bool is an int in Python; `port = true` must not become 1.
+        if type(raw) in self.native:
+            return self.parse(self.spell(raw))
+        raise ValueError(f"is not {self.expects}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that ``word`` was probably meant to be, or an empty string."""
+    return next(iter(difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)), "")
+
+
+def suggest(word: str, known: Iterable[str], before: str = "") -> str:
+    """``; did you mean X?`` with ``before`` in front of X, or nothing."""
+    near = nearest(word, known)
+    return f"; did you mean {before}{near}?" if near else ""
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?", re.ASCII | re.IGNORECASE)
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+# Beyond a year a duration is a typing error, and timers overflow some way beyond that.
+_LONGEST = 365 * 86_400.0
+
+
+def parse_seconds(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError("is not a duration; write 30, 30s, 500ms, 5m, 1h or 1d")
+    seconds = float(match[1]) * _UNIT_MS[(match[2] or "s").lower()] / 1000
+    if seconds > _LONGEST:
+        raise ValueError("is longer than a year; write a shorter duration")
+    return seconds
+
+
+def spell_seconds(value: float) -> str:
+    """The shortest spelling that reads back as exactly this value."""
+    if value == 0:
+        return "0"
+    if not 0 < value <= _LONGEST:
+        return repr(value)  # for parse_seconds to refuse
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, rest = divmod(value * 1000, _UNIT_MS[unit])
+        text = f"{int(count)}{unit}"
+        # 90 minutes are 90m, and 75 seconds are 75s rather than 1.25m.
+        if count and not rest and parse_seconds(text) == value:
+            return text
+    return f"{value!r}s"
+
+
+_SIZE = re.compile(r"(\d+)\s*([kmg]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
+_UNIT_SIZE = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def parse_size(text: str) -> int:
+    """Bytes; all units are binary (see the module's docstring)."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError("is not a size; write bytes (8190) or a binary unit (64KiB, 64k, 1MiB, 1GiB)")
+    return int(match[1]) * _UNIT_SIZE[match[2].lower()]
+
+
+def spell_size(value: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if value and value % unit == 0:
+            return f"{value // unit}{name}"
+    return str(value)
+
+
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+
+
+def parse_integer(text: str) -> int:
+    # Eighteen digits fit every counter; int() refuses thousands of them with a message about itself.
+    if _INTEGER.fullmatch(text) is None or len(text) > 18:
+        raise ValueError("is not a whole number")
+    return int(text)
+
+
+def parse_descriptor(text: str) -> int | None:
+    return None if text.lower() == "none" else parse_integer(text)
+
+
+_MODE = re.compile(r"(?:0o)?([0-7]{1,4})", re.ASCII)
+
+
+def parse_mode(text: str) -> int:
+    match = _MODE.fullmatch(text)
+    if match is None or int(match[1], 8) > 0o777:
+        raise ValueError("is not an octal file mode; write 660, 0660 or 0o660 (0 to 777)")
+    return int(match[1], 8)
+
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+
+
+def parse_switch(text: str) -> bool:
+    word = text.lower()
+    if word not in _TRUE and word not in _FALSE:
+        raise ValueError("is neither true nor false; write true, 1, yes, on or false, 0, no, off")
+    return word in _TRUE
+
+
+def parse_tristate(text: str) -> bool | None:
+    return None if text.lower() == "auto" else parse_switch(text)
+
+
+def spell_switch(value: bool | None) -> str:
+    return "auto" if value is None else str(value).lower()
+
+
+def parse_text(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("contains control characters; remove them")
+    return text
+
+
+def parse_host(text: str) -> str:
+    if not text:
+        raise ValueError("is empty; write 0.0.0.0 or :: for all interfaces")
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    parse_address(f"[{host}]:1" if ":" in host else f"{host}:1")
+    return host
+
+
+def parse_bind(text: str) -> str:
+    return str(parse_address(text))
+
+
+def parse_uds(text: str) -> str:
+    return parse_bind(f"unix:{text}").removeprefix("unix:") if text else ""
+
+
+def parse_root_path(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise ValueError(f"does not start with a slash; write /{text}")
+    # A trailing slash would double the one that every path begins with.
+    return parse_text(text).rstrip("/")
+
+
+def parse_target(text: str) -> str:
+    """``module:attribute``; whether it can be imported is found out by importing it, later."""
+    if not text:
+        return ""
+    module, colon, attribute = text.partition(":")
+    if not colon and module.endswith(".py"):
+        module = module.removesuffix(".py").replace("/", ".")
+        raise ValueError(f"is a file; name module and attribute: {module}:app")
+    if attribute.endswith("()"):
+        raise ValueError(f"calls the factory; write {text.removesuffix('()')} --factory")
+    if not all(part.isidentifier() for part in f"{module}.{attribute}".split(".")):
+        raise ValueError("is not of the form module:attribute, such as main:app or shop.web:app")
+    return text
+
+
+# RFC 9110 5.6.2: token.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# RFC 9110 5.5: no control characters but the tab; ISO-8859-1 is what a header can carry.
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# What frames the message is the server's to say; a constant one would desynchronise every response.
+_FRAMING = frozenset({"connection", "content-length", "keep-alive", "trailer", "transfer-encoding", "upgrade"})
+
+
+def parse_header(text: str) -> str:
+    name, colon, value = text.partition(":")
+    value = value.strip(" \t")
+    if not colon or _TOKEN.fullmatch(name) is None:
+        raise ValueError("is not a header; write 'Name: value', the name of letters, digits and hyphens")
+    if _FIELD_VALUE.fullmatch(value) is None:
+        raise ValueError("has a line break, a control character or one outside ISO-8859-1 in the value; remove it")
+    if name.lower() in _FRAMING:
+        raise ValueError("is a header that the server sets itself for each response; leave it out")
+    return f"{name}: {value}"
+
+
+def split_header(header: str) -> tuple[bytes, bytes]:
+    """Name (as written) and value of a header that ``parse_header`` has accepted."""
+    name, _, value = header.partition(":")
+    return name.encode("ascii"), value.strip().encode("latin-1")
+
+
+def choice(*options: str) -> Kind:
+    def parse(text: str) -> str:
+        word = text.lower()
+        if word not in options:
+            raise ValueError(f"is not one of {', '.join(options)}{suggest(word, options)}")
+        return word
+
+    return Kind("|".join(options), f"one of {', '.join(options)}", parse, choices=options)
+
+
+TEXT = Kind("TEXT", "text", parse_text)
+TARGET = Kind("APP", "text of the form module:attribute", parse_target)
+ROOT_PATH = Kind("PATH", "a path", parse_root_path)
+MOUNT = Kind("PREFIX=APP", "text of the form PREFIX=module:attribute", parse_mount)
+HOST = Kind("HOST", "a host name or address", parse_host)
+BIND = Kind("ADDRESS", "an address such as 0.0.0.0:8000", parse_bind)
+UDS = Kind("PATH", "a path", parse_uds)
+HEADER = Kind("'NAME: VALUE'", "text of the form Name: value", parse_header, separator="\n")
+NETWORK = Kind("NETS", "an address, a network, unix: or *", parse_network)
+COUNT = Kind("N", "a whole number", parse_integer, native=(int,))
+DESCRIPTOR = Kind(
+    "N", "a whole number", parse_descriptor, native=(int,), spell=lambda n: "none" if n is None else str(n)
+)
+SECONDS = Kind("TIME", "a duration", parse_seconds, native=(int, float), spell=spell_seconds)
+SIZE = Kind("SIZE", "a size", parse_size, native=(int,), spell=spell_size)
+MODE = Kind("MODE", "an octal file mode", parse_mode, native=(int,), spell=lambda mode: f"0o{mode:03o}")
+SWITCH = Kind("", "true or false", parse_switch, native=(bool,), spell=spell_switch)
+TRISTATE = Kind("", "true, false or auto", parse_tristate, native=(bool,), spell=spell_switch)
