@@ -22,7 +22,7 @@ from aioserve.accept.base import Listener
 from aioserve.config.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from aioserve.errors import BindError
 
-_Resolved: TypeAlias = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+Resolved: TypeAlias = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 # Port 0 and several addresses: the port that is free for the first is taken for the second now and then.
@@ -76,7 +76,13 @@ def bind_tcp(address: TcpAddress, *, backlog: int, dual_stack: bool, reuse_port:
     ::1 in /etc/hosts) unless none is left; one that is in use is an error, because half a name is a trap. Port 0 gives
     all of them the same port.
     """
-    found = _resolve(address)
+    return bind_found(address, resolve(address), backlog=backlog, dual_stack=dual_stack, reuse_port=reuse_port)
+
+
+def bind_found(
+    address: TcpAddress, found: list[Resolved], *, backlog: int, dual_stack: bool = False, reuse_port: bool = False
+) -> list[Listener]:
+    """The part of ``bind_tcp`` after the name has been resolved."""
     attempts = _PORT_ATTEMPTS if address.port == 0 and len(found) > 1 else 1
     while True:
         attempts -= 1
@@ -146,7 +152,8 @@ def adopt_fd(address: FdAddress, *, backlog: int) -> Listener:
     return _listener(sock)
 
 
-def _resolve(address: TcpAddress) -> list[_Resolved]:
+def resolve(address: TcpAddress) -> list[Resolved]:
+    """Every address of a name, once, in the resolver's order."""
     try:
         found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -159,7 +166,7 @@ def _resolve(address: TcpAddress) -> list[_Resolved]:
 
 
 def _bind_all(
-    address: TcpAddress, found: list[_Resolved], *, backlog: int, dual_stack: bool, reuse_port: bool
+    address: TcpAddress, found: list[Resolved], *, backlog: int, dual_stack: bool, reuse_port: bool
 ) -> list[Listener]:
     listeners: list[Listener] = []
     port = address.port
