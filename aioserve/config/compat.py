@@ -20,7 +20,8 @@ class Refused:
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        """As the report names it: ``-k/--worker-class``."""
+        return (f"-{self.short}/" if self.short else "") + "--" + self.name.replace("_", "-")
 
 
 _WS = (
@@ -181,12 +182,12 @@ REFUSED_VALUES = {
     ("process.accept", "dispatch"): "is not in this version; use shared, reuseport or single",
     ("process.loop", "zuvloop"): "is not supported; use uvloop, or auto",
     ("http.parser", "zttp"): "is not supported; use httptools, h11 or auto",
-}
-
-# Words in the place of APP that are commands of a later version.
-REFUSED_COMMANDS = {
-    "ctl": "is not in this version; signal the master instead (HUP reloads, TERM drains and stops)",
-    "tune": "is not in this version; compare --accept shared, --reuseport and worker counts with wrk or oha",
+    # In the place of APP: the commands of a later version.
+    ("app.target", "ctl"): "is not in this version; signal the master instead (HUP reloads, TERM drains and stops)",
+    (
+        "app.target",
+        "tune",
+    ): "is not in this version; compare --accept shared and --reuseport under load with wrk or oha",
 }
 
 

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 CONFIG_VARIABLE = "AIOSERVE_CONFIG"
 
+_BY_PATH = {setting.path: setting for setting in settings()}
+# By flat name: the settings, and the switches that stand for one value of a setting.
+SETTINGS = {setting.flat: setting for setting in settings()}
+SWITCHES = {name: (setting, value) for setting in settings() for name, value in setting.doc.switches}
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -74,11 +79,6 @@ def env_file(*, flags: Mapping[str, object], environ: Mapping[str, str], read: R
     given = _from_file(config_file or environ.get(CONFIG_VARIABLE, ""), read, ignored).get(setting.path)
     named = flags.get(setting.flat) or environ.get(setting.env[0]) or (given.value if given else "")
     return str(named)
-
-
-_BY_PATH = {setting.path: setting for setting in settings()}
-_BY_FLAT = {setting.flat: setting for setting in settings()}
-_SWITCHES = {flag.replace("-", "_"): (setting, value) for setting in settings() for flag, value in setting.doc.switches}
 
 
 def _finish(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> Loaded:
@@ -135,17 +135,15 @@ def _from_names(flags: Mapping[str, object], found: Mistakes, place_of: Callable
     for name, raw in flags.items():
         if raw is None:
             continue
-        if name in _BY_FLAT:
-            setting = _BY_FLAT[name]
+        if name in SETTINGS:
+            setting = SETTINGS[name]
             place = place_of(name)
             given[setting.path] = Given(_read_value(setting, raw, place, found), place, Layer.FLAG)
-        elif name not in _SWITCHES:
-            found.lines.append(
-                f"{name}=: {refusal(name) or 'no such setting' + suggest(name, [*_BY_FLAT, *_SWITCHES])}"
-            )
+        elif name not in SWITCHES:
+            found.lines.append(f"{name}=: {refusal(name) or 'no such setting' + suggest(name, [*SETTINGS, *SWITCHES])}")
     for name, raw in flags.items():
-        if name in _SWITCHES and raw:
-            setting, value = _SWITCHES[name]
+        if name in SWITCHES and raw:
+            setting, value = SWITCHES[name]
             _apply_switch(given, setting, Given(value, place_of(name), Layer.FLAG), found)
     return given
 
@@ -166,14 +164,14 @@ _SERVICE_LINK = re.compile(r"AIOSERVE_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+
 
 def _from_environ(environ: Mapping[str, str], found: Mistakes) -> dict[str, Given]:
     given: dict[str, Given] = {}
-    known = {"config", *_BY_FLAT, *_SWITCHES}
+    known = {"config", *SETTINGS, *SWITCHES}
     for setting in settings():
         for name in setting.env:
             # An empty variable is one that compose files leave behind. An empty list is a list: trust nobody.
             if name in environ and (environ[name] or setting.many) and not _is_service_link(name, environ[name]):
                 given[setting.path] = Given(_read_value(setting, environ[name], name, found), name, Layer.ENVIRONMENT)
                 break
-    for flat, (setting, value) in _SWITCHES.items():
+    for flat, (setting, value) in SWITCHES.items():
         name = f"AIOSERVE_{flat.upper()}"
         if environ.get(name) and _switched_on(environ[name], name, found):
             _apply_switch(given, setting, Given(value, name, Layer.ENVIRONMENT), found)
@@ -222,8 +220,8 @@ def _from_file(path: str, read: Read, found: Mistakes) -> dict[str, Given]:
 def _unknown_key(key: str, group: object) -> str:
     """What to say about a name at the top of the file that is no section."""
     flat = key.replace("-", "_")
-    if flat in _BY_FLAT:
-        setting = _BY_FLAT[flat]
+    if flat in SETTINGS:
+        setting = SETTINGS[flat]
         return f"no such section; write {setting.field} in [{setting.section}]"
     names = [f"{flat}_{inner}" for inner in group] if isinstance(group, dict) else []
     refused = next(filter(None, map(refusal, [flat, *names])), "")
@@ -235,11 +233,11 @@ def _unknown_leaf(section: str, key: str) -> str:
     refused = refusal(f"{section}_{flat}") or refusal(flat)
     if refused:
         return refused
-    if flat in _BY_FLAT:
-        setting = _BY_FLAT[flat]
+    if flat in SETTINGS:
+        setting = SETTINGS[flat]
         return f"no such setting here; write {setting.field} in [{setting.section}]"
-    if flat in _SWITCHES:
-        setting, value = _SWITCHES[flat]
+    if flat in SWITCHES:
+        setting, value = SWITCHES[flat]
         return f'no such setting; write {setting.field} = "{value}" in [{setting.section}]'
     fields = [setting.field for setting in settings() if setting.section == section]
     near = suggest(flat, fields) or suggest(f"{section}_{flat}", _BY_PATH)
@@ -247,4 +245,4 @@ def _unknown_leaf(section: str, key: str) -> str:
 
 
 def _flag(name: str) -> str:
-    return _BY_FLAT[name].flag if name in _BY_FLAT else "--" + name.replace("_", "-")
+    return SETTINGS[name].flag if name in SETTINGS else "--" + name.replace("_", "-")

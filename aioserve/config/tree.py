@@ -178,12 +178,17 @@ class Proxy:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     level: Annotated[
-        Literal["critical", "error", "warning", "info", "debug", "trace"], Doc("the least severe messages to log")
+        Literal["critical", "error", "warning", "info", "debug", "trace"],
+        Doc("the least severe messages to log", metavar="LEVEL"),
     ] = "info"
     access: Annotated[Switch, Doc("log every request", flag="access-log")] = True
     access_format: Annotated[
         Literal["line", "combined", "json"],
-        Doc("line: as uvicorn, with duration and bytes; combined: as Apache; json", flag="access-log-format"),
+        Doc(
+            "line: as uvicorn, with duration and bytes; combined: as Apache; json",
+            flag="access-log-format",
+            metavar="FORMAT",
+        ),
     ] = "line"
     format: Annotated[Literal["text", "json"], Doc("the form of all other messages")] = "text"
     config: Annotated[Text, Doc("a logging configuration (.json, .yaml, .ini) instead of ours", metavar="FILE")] = ""
@@ -198,7 +203,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reload:
-    enabled: Annotated[Switch, Doc("restart the worker when files change (development)", flag="reload")] = False
+    enabled: Annotated[Switch, Doc("restart the worker when files change", flag="reload")] = False
     dirs: Annotated[
         Texts,
         Doc("watch this directory instead of the current one", flag="reload-dir", metavar="DIR", repeatable=True),
@@ -218,8 +223,8 @@ class Config:
     listen: Annotated[Listen, Doc("Listening")] = field(default_factory=Listen)
     process: Annotated[Process, Doc("Processes")] = field(default_factory=Process)
     http: Annotated[Http, Doc("HTTP")] = field(default_factory=Http)
-    timeout: Annotated[Timeout, Doc("Timeouts")] = field(default_factory=Timeout)
-    limit: Annotated[Limit, Doc("Limits")] = field(default_factory=Limit)
+    timeout: Annotated[Timeout, Doc("Timeouts (30, 30s, 500ms, 5m, 1h)")] = field(default_factory=Timeout)
+    limit: Annotated[Limit, Doc("Limits (sizes: 8190, 64KiB, 1MiB)")] = field(default_factory=Limit)
     proxy: Annotated[Proxy, Doc("Behind a proxy")] = field(default_factory=Proxy)
     log: Annotated[Log, Doc("Logging")] = field(default_factory=Log)
     reload: Annotated[Reload, Doc("Reloading during development")] = field(default_factory=Reload)

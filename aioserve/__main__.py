@@ -1,0 +1,8 @@
+"""``python -m aioserve``."""
+
+from __future__ import annotations
+
+from aioserve.cli import main
+
+if __name__ == "__main__":
+    main()
