@@ -163,7 +163,7 @@ def read_framing(head: Head, name: bytes, value: bytes) -> None:
         if not value.isdigit():
             raise RequestError(400, "Content-Length is not a number of bytes")
         if len(value) > 19:
-            raise RequestError(413, "Content-Length is beyond what any server can take")
+            raise RequestError(400, "Content-Length is beyond what any server can take")
         if head.framed:
             raise RequestError(400, "Content-Length twice or together with Transfer-Encoding")
         head.framed = True
@@ -233,7 +233,7 @@ def explain(raw: bytes, fallback: str) -> RequestError:
                 refuse_version(version)
             except RequestError as error:
                 return error
-    if len(parts) >= 2 and TOKEN.fullmatch(parts[0]) and "method" in fallback.lower():
+    if TOKEN.fullmatch(parts[0]) and "method" in fallback.lower():
         # 9110 9.1: a method that is not recognised is answered with 501.
         return RequestError(501, "the method is not one that this server knows")
     return RequestError(400, fallback)

@@ -173,6 +173,7 @@ class RequestReader:
     """The reader of one connection. Feed it bytes; it calls its sink. See the module's docstring."""
 
     __slots__ = (
+        "_blank_lines",
         "_head",
         "_overhead",
         "_parser",
@@ -197,6 +198,7 @@ class RequestReader:
         # The raw bytes of a head that came in several reads; of a body only the last three, to see a boundary that
         # two reads share.
         self._pieces: bytes = b""
+        self._blank_lines: int = 0
         self._head: Head | None = None
         self._remaining: int = 0
         self._received: int = 0
@@ -274,23 +276,11 @@ class RequestReader:
         Each piece goes to the parser at once, so that garbage is refused when it comes and not when time runs out.
         """
         raw = self._pieces + data
-        begin = 0
-        while raw.startswith(b"\r\n", begin):
-            begin += 2
-        if begin > 2 * LEADING_BLANK_LINES:
-            raise RequestError(400, "too many blank lines before the request")
-        if begin:
-            data = raw = raw[begin:]
-        if not raw:
-            return b""
-        if raw == b"\r":
-            self._pieces = raw
-            return b""
         if raw[0] < 33:
-            raise RequestError(400, "a request begins with a method")
+            raw = data = self._skip_blank_lines(raw)
+            if not data:
+                return b""
         seen = len(raw) - len(data)
-        if self._pieces == b"\r" and not begin:
-            raise RequestError(400, "a carriage return that no line feed follows")
         # A boundary may begin in the last three bytes of what has come before.
         end = raw.find(b"\r\n\r\n", max(seen - 3, 0)) + 4
         if end == 3:
@@ -307,6 +297,7 @@ class RequestReader:
         parser = self._parser
         if head.endswith(b"\r\n\r\n"):
             self._pieces = b""
+            self._blank_lines = 0
             self._finish_head(parser, piece, head)
             return raw[end:]
         try:
@@ -316,6 +307,23 @@ class RequestReader:
         if len(parser.fields) > self.limits.header_fields:
             raise RequestError(431, "too many header fields")
         return b""
+
+    def _skip_blank_lines(self, raw: bytes) -> bytes:
+        """What begins with a method, after blank lines; empty if nothing does yet."""
+        begin = 0
+        while raw.startswith(b"\r\n", begin):
+            begin += 2
+            self._blank_lines += 1
+        if self._blank_lines > LEADING_BLANK_LINES:
+            raise RequestError(400, "too many blank lines before the request")
+        raw = raw[begin:]
+        if raw == b"\r" or not raw:
+            self._pieces = raw
+            return b""
+        if raw[0] < 33:
+            raise RequestError(400, "a request begins with a method")
+        self._pieces = b""
+        return raw
 
     def _finish_head(self, parser: Parser, piece: bytes, raw: bytes) -> None:
         """Feed the last piece of a head, judge the head, and push it."""

@@ -1,11 +1,13 @@
 """h11 as a parser for the reader: for interpreters without httptools wheels, and the oracle in tests.
 
-h11 accepts Transfer-Encoding together with Content-Length; ``head.interpret``, which judges every head whichever
-parser has cut it, does not.
+h11 is kinder than llhttp in places where kindness can be turned against whoever stands in front: it takes bare line
+feeds and folded lines, merges repeated Content-Length fields, and keeps Transfer-Encoding and Content-Length together.
+The first three are refused here, from the raw bytes; the last by ``head.interpret``, which judges every head.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final, final
 
 import h11
@@ -17,12 +19,18 @@ from aioserve.types import Header
 #: The reader bounds what it feeds; h11's own bound only has to lie above any limit that can be configured.
 INCOMPLETE_EVENT_LIMIT: Final = 1024 * 1024 * 1024
 
+#: A line feed without a carriage return or the other way round (RFC 9112 2.2), or a line that goes on (5.2).
+_BAD_LINE: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\n[ \t]")
+
+#: A Content-Length that is a list (RFC 9110 8.6).
+_LENGTH: Final = re.compile(rb"\ncontent-length[ \t]*:([^\r\n]*)", re.IGNORECASE)
+
 
 @final
 class H11Parser:
     """One message through an ``h11.Connection`` of its own: h11 cannot go on without a response being sent on it."""
 
-    __slots__ = ("_connection", "body", "fields", "message_complete", "noticed")
+    __slots__ = ("_connection", "_raw", "body", "fields", "message_complete", "noticed")
 
     def __init__(self) -> None:
         self.begin()
@@ -33,10 +41,14 @@ class H11Parser:
         self.noticed: list[Header] = []
         self.body: list[bytes] = []
         self.message_complete: bool = False
+        # The head as far as it has come; None once it is complete.
+        self._raw: bytes | None = b""
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=INCOMPLETE_EVENT_LIMIT)
 
     def feed(self, data: bytes) -> None:
         """Parse ``data``, which ends at or before the end of the message."""
+        if self._raw is not None:
+            self._check_head(data)
         try:
             self._connection.receive_data(data)
             while True:
@@ -44,12 +56,22 @@ class H11Parser:
                 if event is h11.NEED_DATA or event is h11.PAUSED:
                     return
                 if isinstance(event, h11.Request):
+                    self._raw = None
                     self.fields = list(event.headers)
                     self.noticed = [field for field in self.fields if field[0] in REQUEST_FIELDS]
                 elif isinstance(event, h11.Data):
                     self.body.append(bytes(event.data))
                 elif isinstance(event, h11.EndOfMessage):
-                    self.fields = list(event.headers)
+                    self.fields.extend(event.headers)
                     self.message_complete = True
         except h11.RemoteProtocolError as error:
             raise RequestError(400, str(error)) from error
+
+    def _check_head(self, data: bytes) -> None:
+        raw = self._raw = (self._raw or b"") + data
+        head = raw.partition(b"\r\n\r\n")[0]
+        if _BAD_LINE.search(head) is not None:
+            raise RequestError(400, "the head has a folded line, or one that does not end in CR LF")
+        lengths = _LENGTH.findall(head)
+        if len(lengths) > 1 or (lengths and b"," in lengths[0]):
+            raise RequestError(400, "more than one Content-Length")

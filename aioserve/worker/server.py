@@ -157,8 +157,8 @@ class Server:
         await self._gate.open()
         self._cells[PHASE] = Phase.READY
 
-    async def drain(self, grace: float) -> None:
-        """Finish what has begun, for at most ``grace`` seconds; then cancel the rest and say what it was.
+    async def drain(self, grace: float, hurry: asyncio.Event) -> None:
+        """Finish what has begun, for ``grace`` seconds or until ``hurry``; then cancel the rest and say what it was.
 
         No new connection is accepted, responses say ``Connection: close``, and a connection is closed once it has been
         quiet for ``drain_linger`` seconds: a client in the middle of a series of requests then gets its answer.
@@ -174,9 +174,11 @@ class Server:
         for timed in self.deadlines:
             cast("Connection", timed).look(self.deadlines.now)
         self._look_for_quiet()
-        try:
-            await asyncio.wait_for(self._quiet.wait(), grace)
-        except TimeoutError:
+        waits = {self.loop.create_task(self._quiet.wait()), self.loop.create_task(hurry.wait())}
+        await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if not self._quiet.is_set():
             await self._cut()
 
     def stop(self) -> None:

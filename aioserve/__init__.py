@@ -1,0 +1,52 @@
+"""aioserve: a production HTTP/1.1 server for ASGI applications.
+
+Public are the names in ``__all__`` and nothing else.
+
+The package, from the top down; imports point down only:
+
+    cli        the command line                      boot       puts the parts together
+    master     supervises: machine decides, shell forks and kills
+    worker     serves: connection, cycle, lifespan, mounts, the life of one process
+    accept     listening sockets, one class per accept pattern
+    http       bytes to requests and messages to bytes, without a socket or a clock
+    observe    logs, the access log, the scoreboard
+    config     every setting, declared once; flags, variables, TOML and help are derived from it
+    importer, types, errors
+
+Words, used for one thing each: a *worker* is a process that serves; a *slot* is the numbered place that one worker
+after another holds; a *seat* is one of the two rows that a slot has on the *scoreboard*; a *generation* is all workers
+started by one start or reload; to *drain* is to finish what has begun and take nothing new; to *pause* is to accept no
+more for a while; a *listener* is a socket that accepts, the *backlog* its queue in the kernel; a *cycle* is one request
+and its response; a *head* is a start line and its fields; a *peer* is whoever is at the other end of the connection,
+the *client* whoever the request comes from.
+"""
+
+from aioserve.errors import BindError, BootError, ClientDisconnected, ConfigError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BindError",
+    "BootError",
+    "ClientDisconnected",
+    "Config",
+    "ConfigError",
+    "Running",
+    "__version__",
+    "run",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> object:
+    # The server's parts are imported when they are asked for: ``from aioserve import ClientDisconnected`` in an
+    # application should not cost the import of a server.
+    if name in {"Running", "run", "serve"}:
+        from aioserve import embed
+
+        return getattr(embed, name)
+    if name == "Config":
+        from aioserve.config.tree import Config
+
+        return Config
+    raise AttributeError(f"module 'aioserve' has no attribute {name!r}")

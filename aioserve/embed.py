@@ -1,0 +1,115 @@
+"""aioserve inside somebody else's program: ``serve`` in a running loop, ``run`` as the whole process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+from aioserve import boot
+from aioserve.accept.shared import Shared
+from aioserve.accept.sockets import SocketOptions
+from aioserve.config.load import from_settings
+from aioserve.errors import ConfigError
+from aioserve.observe.access import open_access_log
+from aioserve.worker.assemble import assemble
+from aioserve.worker.serving import Stop, serve_until_stopped
+from aioserve.worker.settings import Settings
+
+if TYPE_CHECKING:
+    from aioserve.config.tree import Config
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that accepts. ``addresses`` is each bound address, with the port that the kernel chose."""
+
+    addresses: tuple[str, ...]
+
+    @property
+    def url(self) -> str:
+        """The first address, such as ``http://127.0.0.1:8000``."""
+        return self.addresses[0]
+
+    @property
+    def port(self) -> int:
+        """The port of the first address; ``ValueError`` if that is a unix socket."""
+        return int(self.url.rpartition(":")[2])
+
+
+async def serve(
+    app: object,
+    config: Config | None = None,
+    *,
+    shutdown: asyncio.Event | None = None,
+    started: asyncio.Future[Running] | None = None,
+    **settings: object,
+) -> None:
+    """Serve ``app`` (ASGI 3, ASGI 2, or WSGI with ``interface="wsgi"``) in the running loop until ``shutdown`` is set.
+
+    ``config`` is a whole configuration; ``settings`` are single ones by the names of their flags, such as ``port=0`` or
+    ``timeout_keep_alive=5``, instead of it. ``started`` is resolved with a ``Running`` once connections are accepted.
+    On ``shutdown`` requests in flight have ``timeout_graceful_shutdown`` to finish; cancelling this coroutine ends
+    quickly. No signal handler is installed, no process is forked, logging is left as it is.
+
+    Raises ``ConfigError``, ``BindError``, or ``BootError`` if the application's lifespan cannot start.
+    """
+    if config is None:
+        config = from_settings(**settings)
+    elif settings:
+        raise ConfigError(["serve() takes a config or single settings, not both"])
+    loop = asyncio.get_running_loop()
+    applications = assemble(config, app)
+    listen = config.listen
+    acceptor = Shared(
+        listen.addresses(),
+        SocketOptions(backlog=listen.backlog, dual_stack=listen.dual_stack, unix_mode=listen.uds_mode),
+    )
+    acceptor.open()
+    stop = Stop()
+    access = open_access_log(config.log, loop)
+    watcher = loop.create_task(_forward(shutdown, stop)) if shutdown is not None else None
+
+    def on_ready() -> None:
+        if started is not None and not started.done():
+            started.set_result(Running(tuple(acceptor.addresses())))
+
+    try:
+        await serve_until_stopped(
+            Settings.of(config),
+            applications,
+            acceptor.listeners(0),
+            backlog=listen.backlog,
+            access=access,
+            row=None,
+            stop=stop,
+            on_ready=on_ready,
+        )
+    except BaseException as error:
+        if started is not None and not started.done() and isinstance(error, Exception):
+            started.set_exception(error)
+        raise
+    finally:
+        if watcher is not None:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
+        if access is not None:
+            access.close()
+        acceptor.close()
+
+
+def run(app: str, **settings: object) -> int:
+    """Serve ``app`` (``module:attribute``) as the command line does, with ``settings`` by the names of their flags.
+
+    Returns the exit status. Raises ``ConfigError`` with all mistakes. Call it from the main thread: it installs signal
+    handlers and forks workers.
+    """
+    return boot.run(from_settings(app=app, **settings))
+
+
+async def _forward(shutdown: asyncio.Event, stop: Stop) -> None:
+    await shutdown.wait()
+    stop.request()

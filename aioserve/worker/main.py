@@ -1,0 +1,118 @@
+"""A process that serves: the worker that a master has forked, or the one process of ``--accept single``.
+
+The application is imported before the loop starts and before signal handlers exist: a process that is told to end
+while it imports simply ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from aioserve.errors import BootError
+from aioserve.observe.access import open_access_log
+from aioserve.observe.log import reopen
+from aioserve.worker.assemble import assemble
+from aioserve.worker.loops import new_loop
+from aioserve.worker.serving import Stop, serve_until_stopped
+from aioserve.worker.settings import Settings
+
+if TYPE_CHECKING:
+    from aioserve.accept.base import Listener
+    from aioserve.config.tree import Config
+    from aioserve.observe.scoreboard import Row
+
+log = logging.getLogger("aioserve")
+
+#: Exit statuses (see the command line's help).
+CLEAN, APPLICATION = 0, 3
+
+
+class Reporter(Protocol):
+    """Where a worker says how far it is. Its descriptor reads end-of-file when nobody listens any more."""
+
+    def ready(self) -> None: ...
+    def failed(self, message: str, detail: str = "") -> None: ...
+    def fileno(self) -> int: ...
+
+
+def run_worker(config: Config, listeners: Sequence[Listener], *, row: Row, reporter: Reporter) -> int:
+    """Serve until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status."""
+
+    def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
+        def master_gone() -> None:
+            loop.remove_reader(reporter.fileno())
+            log.error("the master has gone: draining")
+            stop.request()
+
+        loop.add_reader(reporter.fileno(), master_gone)
+        loop.add_signal_handler(signal.SIGTERM, stop.request)
+
+    try:
+        _run(config, listeners, row=row, prepare=prepare, on_ready=reporter.ready)
+    except BootError as error:
+        reporter.failed(str(error), error.detail)
+        return APPLICATION
+    return CLEAN
+
+
+def run_single(config: Config, listeners: Sequence[Listener], *, on_ready: Callable[[], None]) -> int:
+    """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status."""
+
+    def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
+        loop.add_signal_handler(signal.SIGTERM, stop.request)
+        loop.add_signal_handler(signal.SIGINT, stop.request)
+
+    try:
+        _run(config, listeners, row=None, prepare=prepare, on_ready=on_ready)
+    except BootError as error:
+        log.critical("%s", error)
+        if error.detail:
+            log.critical("%s", error.detail)
+        return APPLICATION
+    return CLEAN
+
+
+def _run(
+    config: Config,
+    listeners: Sequence[Listener],
+    *,
+    row: Row | None,
+    prepare: Callable[[asyncio.AbstractEventLoop, Stop], None],
+    on_ready: Callable[[], None],
+) -> None:
+    applications = assemble(config)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        stop = Stop()
+        prepare(loop, stop)
+        loop.add_signal_handler(signal.SIGQUIT, lambda: stop.request(quick=True))
+        access = open_access_log(config.log, loop)
+
+        def reopen_logs() -> None:
+            reopen()
+            if access is not None:
+                access.reopen()
+
+        loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
+        try:
+            await serve_until_stopped(
+                Settings.of(config),
+                applications,
+                listeners,
+                backlog=config.listen.backlog,
+                access=access,
+                row=row,
+                stop=stop,
+                on_ready=on_ready,
+            )
+        finally:
+            if access is not None:
+                access.close()
+
+    with asyncio.Runner(loop_factory=lambda: new_loop(config.process.loop)) as runner:
+        runner.run(main())

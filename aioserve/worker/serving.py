@@ -1,0 +1,96 @@
+"""A server's life inside a running loop, the same for a worker process, a single process and an embedder.
+
+    applications start -> listeners open -> on_ready() -> until Stop.request() -> drain -> applications shut down
+
+Nothing here knows of signals, processes or the master: whoever runs it says when to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, final
+
+from aioserve.worker.server import Server
+
+if TYPE_CHECKING:
+    from aioserve.accept.base import Listener
+    from aioserve.observe.scoreboard import Row
+    from aioserve.types import ASGIApp, Scope
+    from aioserve.worker.applications import Applications
+    from aioserve.worker.server import AccessRecorder
+    from aioserve.worker.settings import Settings
+
+log = logging.getLogger("aioserve")
+
+
+@final
+class Stop:
+    """The wish to stop, graceful at first, quick if it is repeated or said so."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+        self.quick = asyncio.Event()
+
+    def request(self, *, quick: bool = False) -> None:
+        if quick or self.requested.is_set():
+            self.quick.set()
+        self.requested.set()
+
+
+async def serve_until_stopped(
+    settings: Settings,
+    applications: Applications,
+    listeners: Sequence[Listener],
+    *,
+    backlog: int,
+    access: AccessRecorder | None,
+    row: Row | None,
+    stop: Stop,
+    on_ready: Callable[[], None],
+) -> None:
+    """Serve. Raises ``BootError`` if a lifespan cannot start; returns once everything has been shut down."""
+    if not await _start_unless_stopped(applications, stop):
+        return
+    server = Server(settings, enter=_enter(applications), access=access, row=row)
+    try:
+        await server.start(listeners, backlog=backlog)
+        on_ready()
+        await stop.requested.wait()
+        await server.drain(settings.graceful_shutdown, stop.quick)
+    finally:
+        await applications.shutdown()
+        server.stop()
+
+
+async def _start_unless_stopped(applications: Applications, stop: Stop) -> bool:
+    """Start the applications; False if a stop was requested before they had started."""
+    startup = asyncio.ensure_future(applications.startup())
+    stopping = asyncio.ensure_future(stop.requested.wait())
+    try:
+        await asyncio.wait({startup, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if startup.done():
+            await startup
+            return True
+        log.info("stopped before the application had started")
+        return False
+    finally:
+        for task in (startup, stopping):
+            task.cancel()
+        await asyncio.gather(startup, stopping, return_exceptions=True)
+
+
+def _enter(applications: Applications) -> Callable[[Scope], ASGIApp]:
+    """The way from a scope to its application: a short one when there is only one application."""
+    mounts = applications.mounts
+    lone = mounts.lone
+    if lone is None:
+        return mounts.enter
+    app, state = lone.app, lone.state
+
+    def enter(scope: Scope) -> ASGIApp:
+        scope["state"] = state.copy()
+        return app
+
+    return enter
