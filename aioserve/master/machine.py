@@ -348,8 +348,10 @@ class Machine:
             if reload.failure or not reload.queue:
                 self._end_reload(reload)
                 self._reload = None
-                continue
-            self._next_step(reload)
+            elif reload.queue[0].free_seat is None:
+                return  # a child that failed to start has not left yet; it has a deadline
+            else:
+                self._next_step(reload)
 
     def _begin_reload(self, event: ReloadRequested) -> Reload:
         self._generation += 1

@@ -1,0 +1,658 @@
+"""The supervisor's rules, one story each: events are fed by hand and time is a number."""
+
+import pytest
+
+from aioserve.master.events import (
+    BootFailed,
+    Exited,
+    Kill,
+    Level,
+    Quit,
+    Ready,
+    ReloadRequested,
+    ReopenRequested,
+    Role,
+    Say,
+    Sig,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+    Started,
+    StopRequested,
+    Tick,
+    WakeAt,
+)
+from aioserve.master.machine import Machine, Policy, RoleSpec
+
+HUP = ReloadRequested("SIGHUP")
+TERM = StopRequested(quick=False, reason="SIGTERM")
+QUIT = StopRequested(quick=True, reason="SIGQUIT")
+
+
+class Story:
+    """A machine whose spawns succeed at once, with process ids 101, 102 ..."""
+
+    def __init__(self, workers=1, watchers=0, forks=True, **policy):
+        specs = [RoleSpec(role=Role.WORKER, slots=workers, reloads=True, required=True)]
+        if watchers:
+            specs.append(RoleSpec(role=Role.WATCHER, slots=watchers, reloads=False, required=False))
+        numbers = {"boot_timeout": 60.0, "grace": 30.0, "margin": 5.0} | policy
+        self.machine = Machine(specs, Policy(**numbers))
+        self.now = 0.0
+        self.forks = forks
+        self.pids = 100
+        self.spawns = []  # (role, slot, seat, generation) of every fork, in order
+        self.wake_at = None
+        self.said = []
+        self.quit = None
+
+    def feed(self, event):
+        """Everything that follows from an event, with the forks it asks for; answers the signals sent."""
+        kills = []
+        events = [event]
+        while events:
+            for action in self.machine.handle(events.pop(0), self.now):
+                match action:
+                    case Spawn(role, slot, seat, generation):
+                        self.spawns.append((role, slot, seat, generation))
+                        if self.forks:
+                            self.pids += 1
+                            events.append(Spawned(role, slot, seat, self.pids))
+                        else:
+                            events.append(SpawnFailed(role, slot, seat, "no memory"))
+                    case Kill(pid, sig):
+                        kills.append((pid, sig))
+                    case WakeAt(time):
+                        self.wake_at = time
+                    case Say():
+                        self.said.append(action)
+                    case Quit(status):
+                        self.quit = status
+        return kills
+
+    def started(self):
+        self.feed(Started())
+        return self
+
+    def serving(self):
+        """All first workers are ready."""
+        self.started()
+        for pid in range(101, self.pids + 1):
+            self.feed(Ready(pid))
+        self.said.clear()
+        return self
+
+    def after(self, seconds):
+        self.now += seconds
+        return self
+
+    def tick(self):
+        """Go to the next time that the machine waits for."""
+        self.now = max(self.now, self.wake_at)
+        return self.feed(Tick())
+
+    def dies(self, pid, status=-11, how="killed by SIGSEGV"):
+        return self.feed(Exited(pid, status, how))
+
+    def leaves(self, pid):
+        return self.feed(Exited(pid, 0, "exited with status 0"))
+
+    def told(self, text):
+        return [say for say in self.said if text in say.text]
+
+
+class TestStart:
+    def test_all_slots_are_filled_at_once(self):
+        story = Story(workers=3).started()
+        assert story.spawns == [(Role.WORKER, slot, 0, 1) for slot in range(3)]
+
+    def test_readiness_is_announced_when_the_last_worker_is_ready(self):
+        story = Story(workers=2).started()
+        story.feed(Ready(102))
+        assert not story.told("ready")
+        story.feed(Ready(101))
+        assert [say.text for say in story.said] == ["ready: 2 workers"]
+
+    def test_nothing_is_waited_for_once_all_serve(self):
+        assert Story(workers=2).serving().wake_at is None
+
+    def test_a_watcher_is_not_waited_for(self):
+        story = Story(workers=1, watchers=1).started()
+        story.feed(Ready(101))
+        assert story.told("ready: 1 worker")
+
+    def test_ready_said_twice_counts_once(self):
+        story = Story().serving()
+        assert story.feed(Ready(101)) == []
+
+    def test_an_unknown_process_is_ignored(self):
+        story = Story().serving()
+        story.dies(4711)
+        story.feed(Ready(4711))
+        story.feed(BootFailed(4711, "no", ""))
+        assert (story.said, len(story.spawns)) == ([], 1)
+
+
+class TestFirstGenerationFails:
+    def test_the_others_are_stopped_and_the_status_is_three(self):
+        story = Story(workers=3).started()
+        story.feed(Ready(103))
+        story.feed(BootFailed(101, "no module named shop", "Traceback"))
+        # A child that boots may have no handler for QUIT: it is told TERM.
+        assert story.dies(101, 3) == [(102, Sig.TERM), (103, Sig.QUIT)]
+        story.dies(102, -15)
+        story.leaves(103)
+        assert story.quit == 3
+
+    def test_the_reason_is_told_with_its_traceback(self):
+        story = Story().started()
+        story.feed(BootFailed(101, "no module named shop", "Traceback ..."))
+        story.dies(101, 3)
+        assert story.said[0] == Say(
+            Level.ERROR, "worker (pid 101) could not start: no module named shop", "Traceback ..."
+        )
+
+    def test_workers_that_fail_alike_are_told_once(self):
+        story = Story(workers=3).started()
+        for pid in (101, 102, 103):
+            story.feed(BootFailed(pid, "no module named shop", "Traceback ..."))
+        for pid in (101, 102, 103):
+            story.dies(pid, 3)
+        assert (len(story.told("could not start")), story.quit) == (1, 3)
+
+    def test_an_exit_without_a_word_counts_too(self):
+        story = Story().started()
+        story.dies(101, 1, "exited with status 1")
+        assert (story.quit, len(story.told("exited with status 1 before it was ready"))) == (3, 1)
+
+    def test_a_worker_that_does_not_get_ready_is_killed(self):
+        story = Story(boot_timeout=60).started()
+        assert (story.wake_at, story.tick()) == (60, [(101, Sig.KILL)])
+        story.dies(101, -9)
+        assert (story.quit, len(story.told("not ready after 60 s"))) == (3, 1)
+
+    def test_a_worker_that_has_failed_and_stays_is_killed(self):
+        story = Story(quick_limit=5).started()
+        story.feed(BootFailed(101, "no", ""))
+        assert (story.wake_at, story.tick()) == (5, [(101, Sig.KILL)])
+        story.dies(101, -9)
+        assert story.quit == 3
+
+    def test_a_fork_that_fails_counts_too(self):
+        story = Story(forks=False).started()
+        assert (story.quit, len(story.told("no process could be started: no memory"))) == (3, 1)
+
+    def test_a_watcher_that_fails_ends_nothing(self):
+        story = Story(watchers=1).started()
+        story.dies(102, 1)
+        assert (story.quit, len(story.spawns)) == (None, 3)
+
+    def test_a_worker_that_was_ready_before_the_others_is_only_a_crash(self):
+        story = Story(workers=2).started()
+        story.feed(Ready(101))
+        story.dies(101)
+        story.dies(103)
+        assert (story.quit, story.wake_at) == (None, 0.5)
+
+
+class TestBootFailureThatDoesNotEnd:
+    """Under --reload."""
+
+    def fails(self):
+        story = Story(boot_failure_ends=False, watchers=1).started()
+        story.feed(BootFailed(101, "invalid syntax", "line 3"))
+        story.dies(101, 3)
+        return story
+
+    def test_the_slot_stays_empty(self):
+        story = self.fails()
+        story.feed(Ready(102))
+        assert (len(story.spawns), story.wake_at, story.quit) == (2, None, None)
+
+    def test_a_reload_fills_it(self):
+        story = self.fails()
+        story.feed(HUP)
+        assert story.spawns[-1] == (Role.WORKER, 0, 0, 2)
+        story.feed(Ready(103))
+        assert story.told("ready: 1 worker")
+
+    def test_a_second_failure_is_told_again(self):
+        story = self.fails()
+        story.feed(HUP)
+        story.feed(BootFailed(103, "invalid syntax", "line 4"))
+        story.dies(103, 3)
+        assert [say.detail for say in story.told("could not start")] == ["line 3", "line 4"]
+
+    def test_a_reload_asked_for_while_it_boots_comes_after_it(self):
+        story = Story(boot_failure_ends=False).started()
+        story.feed(HUP)
+        assert len(story.spawns) == 1
+        story.dies(101, 3)
+        assert story.spawns[-1] == (Role.WORKER, 0, 0, 2)
+
+    def test_a_failed_child_that_lingers_does_not_keep_the_slot(self):
+        story = Story(boot_failure_ends=False, workers=2).started()
+        story.feed(Ready(102))
+        story.dies(101, 3)
+        story.feed(HUP)  # 103 boots in slot 0, 104 succeeds 102
+        story.feed(BootFailed(103, "no", ""))
+        story.feed(Ready(104))
+        story.leaves(102)
+        story.feed(HUP)  # 103 has not gone yet
+        assert story.spawns[-2] == (Role.WORKER, 0, 1, 3)
+
+    def test_a_slot_with_both_seats_taken_waits_for_an_exit(self):
+        story = Story(boot_failure_ends=False, workers=2).started()
+        story.feed(Ready(102))
+        story.dies(101, 3)
+        for pid in (103, 106):
+            story.feed(HUP)  # 103, then 105 in slot 0
+            story.feed(BootFailed(pid if pid == 103 else 105, "no", ""))
+            story.feed(Ready(104 if pid == 103 else 106))
+            story.leaves(102 if pid == 103 else 104)
+        spawned = len(story.spawns)
+        story.feed(HUP)
+        assert [spawn[1] for spawn in story.spawns[spawned:]] == [1]
+        story.dies(103, 3)
+        assert story.spawns[-1] == (Role.WORKER, 0, 0, 4)
+
+
+class TestCrash:
+    def test_the_first_one_is_followed_by_a_spawn_at_once(self):
+        story = Story(workers=2).serving()
+        story.dies(101)
+        assert story.spawns[2:] == [(Role.WORKER, 0, 0, 1)]
+
+    def test_it_is_told_who_died_of_what_and_how_old(self):
+        story = Story(workers=2).serving().after(12)
+        story.dies(102)
+        assert story.said == [Say(Level.ERROR, "worker 1 (pid 102) killed by SIGSEGV after 12.0 s of serving")]
+
+    def test_a_kill_that_was_not_ours_is_said_to_be_somebody_elses(self):
+        story = Story().serving()
+        story.dies(101, -9, "killed by SIGKILL")
+        assert story.told("not by aioserve")
+
+    def test_leaving_unasked_is_a_crash_too(self):
+        story = Story().serving()
+        story.leaves(101)
+        assert len(story.spawns) == 2
+
+    def test_the_pauses_double_up_to_the_longest(self):
+        story = Story(backoff_initial=0.5, backoff_max=4).serving()
+        pauses = []
+        for pid in range(101, 108):
+            story.dies(pid)
+            pauses.append((story.wake_at or story.now) - story.now if story.pids == pid else 0)
+            if story.pids == pid:
+                story.tick()
+            story.feed(Ready(story.pids))
+        assert pauses == [0, 0.5, 1, 2, 4, 4, 4]
+
+    def test_a_thousand_failures_do_not_overflow_the_pause(self):
+        story = Story().serving()
+        for pid in range(101, 1300):
+            story.dies(pid)
+            if story.pids == pid:
+                story.tick()
+        assert story.wake_at is not None
+
+    def test_a_worker_that_served_long_enough_clears_the_count(self):
+        story = Story(stable_after=10).serving()
+        story.dies(101)
+        story.feed(Ready(102))
+        story.after(10).dies(102)
+        assert len(story.spawns) == 3
+
+    def test_a_restart_that_cannot_boot_is_tried_again(self):
+        story = Story().serving()
+        story.dies(101)
+        story.dies(102, 3)
+        assert (story.quit, story.wake_at) == (None, 0.5)
+        story.tick()
+        assert len(story.spawns) == 3
+
+    def test_a_restart_that_cannot_be_forked_is_tried_again(self):
+        story = Story().serving()
+        story.forks = False
+        story.dies(101)
+        assert (story.quit, story.wake_at) == (None, 0.5)
+
+    def test_the_return_is_told(self):
+        story = Story().serving()
+        story.dies(101)
+        story.feed(Ready(102))
+        assert story.told("worker (pid 102) is ready")
+
+
+class TestReload:
+    def test_the_successor_starts_in_the_other_seat_while_the_old_one_serves(self):
+        story = Story(workers=2).serving()
+        assert (story.feed(HUP), story.spawns[2:]) == ([], [(Role.WORKER, 0, 1, 2)])
+
+    def test_the_old_one_is_told_to_leave_when_the_successor_is_ready(self):
+        story = Story(workers=2).serving()
+        story.feed(HUP)
+        assert story.feed(Ready(103)) == [(101, Sig.TERM)]
+
+    def test_the_next_slot_waits_until_the_old_one_has_gone(self):
+        story = Story(workers=2).serving()
+        story.feed(HUP)
+        story.feed(Ready(103))
+        assert len(story.spawns) == 3
+        story.leaves(101)
+        assert story.spawns[3:] == [(Role.WORKER, 1, 1, 2)]
+
+    def test_the_end_is_told(self):
+        story = Story().serving()
+        story.feed(HUP)
+        story.feed(Ready(102))
+        story.leaves(101)
+        assert story.told("reload to generation 2 finished: 1 replaced")
+
+    def test_the_next_reload_takes_the_first_seat_again(self):
+        story = Story().serving()
+        story.feed(HUP)
+        story.feed(Ready(102))
+        story.leaves(101)
+        story.feed(HUP)
+        assert story.spawns[-1] == (Role.WORKER, 0, 0, 3)
+
+    def test_a_watcher_is_not_replaced(self):
+        story = Story(watchers=1).serving()
+        story.feed(HUP)
+        story.feed(Ready(103))
+        story.leaves(101)
+        assert [role for role, *_ in story.spawns] == [Role.WORKER, Role.WATCHER, Role.WORKER]
+
+    def test_an_old_one_that_does_not_leave_is_killed(self):
+        story = Story(grace=30, margin=5).serving()
+        story.feed(HUP)
+        story.feed(Ready(102))
+        assert (story.wake_at, story.tick()) == (35, [(101, Sig.KILL)])
+        story.dies(101, -9)
+        assert (story.quit, bool(story.told("finished: 1 replaced"))) == (None, True)
+
+    def test_an_old_one_that_crashes_while_it_leaves_is_told_and_that_is_all(self):
+        story = Story().serving()
+        story.feed(HUP)
+        story.feed(Ready(102))
+        story.dies(101)
+        assert (len(story.spawns), bool(story.told("killed by SIGSEGV while it was leaving"))) == (2, True)
+        story.feed(TERM)
+        story.leaves(102)
+        assert story.quit == 0
+
+    def test_a_successor_that_cannot_start_leaves_everything_as_it_was(self):
+        story = Story(workers=2).serving()
+        story.feed(HUP)
+        story.feed(BootFailed(103, "no module named shop", "Traceback"))
+        assert story.dies(103, 3) == []
+        assert (len(story.spawns), story.wake_at) == (3, None)
+        assert story.told("reload to generation 2 failed: no module named shop; 0 of 2 replaced, the others serve on")
+
+    def test_what_was_replaced_stays_when_a_later_slot_fails(self):
+        story = Story(workers=2).serving()
+        story.feed(HUP)
+        story.feed(Ready(103))
+        story.leaves(101)
+        story.dies(104, 3)
+        assert story.told("1 of 2 replaced")
+        story.dies(103)  # its slot is of the new generation
+        story.dies(102)  # its slot is of the old one
+        assert story.spawns[4:] == [(Role.WORKER, 0, 0, 2), (Role.WORKER, 1, 0, 1)]
+
+    def test_a_generation_number_is_never_used_twice(self):
+        story = Story().serving()
+        story.feed(HUP)
+        story.dies(102, 3)
+        story.feed(HUP)
+        assert story.spawns[-1] == (Role.WORKER, 0, 1, 3)
+
+    def test_a_successor_that_does_not_get_ready_is_killed_and_the_old_one_stays(self):
+        story = Story(boot_timeout=60).serving()
+        story.feed(HUP)
+        assert story.tick() == [(102, Sig.KILL)]
+        assert story.dies(102, -9) == []
+        assert story.told("failed: not ready after 60 s")
+
+    def test_a_successor_that_cannot_be_forked_cancels_it(self):
+        story = Story(workers=2).serving()
+        story.forks = False
+        story.feed(HUP)
+        assert (len(story.spawns), story.wake_at) == (3, None)
+        assert story.told("failed: no process could be started")
+
+    def test_a_successor_that_crashes_in_its_turn_cancels_it(self):
+        story = Story(workers=2).serving()
+        story.feed(HUP)
+        story.feed(Ready(103))
+        story.dies(103)
+        assert story.spawns[3:] == [(Role.WORKER, 0, 1, 2)]  # at once, while the old one still drains
+        story.leaves(101)
+        assert (len(story.spawns), bool(story.told("failed: the successor killed by SIGSEGV"))) == (4, True)
+
+    def test_an_old_one_that_crashes_while_its_successor_boots_is_succeeded(self):
+        story = Story().serving()
+        story.feed(HUP)
+        story.dies(101)
+        assert len(story.spawns) == 2
+        story.feed(Ready(102))
+        assert story.told("finished: 1 replaced")
+
+    def test_when_both_are_lost_the_slot_is_filled_again(self):
+        story = Story().serving()
+        story.feed(HUP)
+        story.dies(101)
+        story.dies(102, 3)
+        assert (story.spawns[2:], bool(story.told("failed"))) == ([(Role.WORKER, 0, 0, 1)], True)
+
+    def test_a_slot_that_crashes_before_its_turn_gets_the_new_generation_and_loses_its_turn(self):
+        story = Story(workers=2).serving()
+        story.feed(HUP)
+        story.dies(102)
+        assert story.spawns[3:] == [(Role.WORKER, 1, 0, 2)]
+        story.feed(Ready(104))
+        story.feed(Ready(103))
+        story.leaves(101)
+        assert (len(story.spawns), bool(story.told("finished"))) == (4, True)
+
+    def test_a_slot_that_is_empty_at_its_turn_is_passed_over(self):
+        story = Story(workers=2).serving()
+        story.dies(102)  # 103 at once
+        story.feed(Ready(103))
+        story.feed(HUP)  # 104 succeeds 101
+        story.dies(103)  # now it has to wait
+        story.feed(Ready(104))
+        story.leaves(101)
+        assert story.told("finished: 1 replaced")
+        story.tick()
+        assert story.spawns[-1] == (Role.WORKER, 1, 0, 2)
+
+    def test_an_empty_slot_is_filled_at_once(self):
+        story = Story(workers=2).serving()
+        story.dies(101)
+        story.dies(103)  # waits 0.5 s
+        story.feed(HUP)
+        assert story.spawns[3:] == [(Role.WORKER, 0, 0, 2), (Role.WORKER, 1, 1, 2)]
+
+    def test_a_worker_that_still_boots_is_succeeded_like_any_other(self):
+        story = Story().serving()
+        story.dies(101)
+        story.feed(HUP)
+        assert story.spawns[-1] == (Role.WORKER, 0, 1, 2)
+        assert story.feed(Ready(103)) == [(102, Sig.TERM)]
+        assert story.feed(Ready(102)) == []
+        story.dies(102, -15)
+        assert story.told("finished: 1 replaced")
+
+    def test_an_old_one_that_fails_to_boot_beside_its_successor_is_not_tried_again(self):
+        story = Story().serving()
+        story.dies(101)
+        story.feed(HUP)
+        story.dies(102, 3)
+        assert (len(story.spawns), story.quit) == (3, None)
+
+    def test_a_slot_whose_failed_child_lingers_waits_with_its_turn(self):
+        story = Story().serving()
+        story.dies(101)
+        story.feed(BootFailed(102, "no", ""))
+        story.feed(HUP)  # 103 takes the other seat
+        story.feed(Ready(103))
+        story.feed(HUP)
+        assert len(story.spawns) == 3
+        story.dies(102, 3)
+        assert story.spawns[3:] == [(Role.WORKER, 0, 0, 3)]
+
+    def test_a_second_one_follows_the_first_and_a_third_adds_nothing(self):
+        story = Story().serving()
+        for _ in range(3):
+            story.feed(HUP)
+        assert story.told("another reload follows")
+        story.feed(Ready(102))
+        story.leaves(101)
+        assert story.spawns[2:] == [(Role.WORKER, 0, 0, 3)]
+        story.feed(Ready(103))
+        story.leaves(102)
+        assert len(story.spawns) == 3
+
+    def test_a_second_one_follows_a_failure_too(self):
+        story = Story().serving()
+        story.feed(HUP)
+        story.feed(HUP)
+        story.dies(102, 3)
+        assert story.spawns[2:] == [(Role.WORKER, 0, 1, 3)]
+
+
+class TestStop:
+    def test_everybody_is_told_term_and_the_server_ends_with_the_last(self):
+        story = Story(workers=2, watchers=1).serving()
+        assert story.feed(TERM) == [(101, Sig.TERM), (102, Sig.TERM), (103, Sig.TERM)]
+        story.leaves(101)
+        story.leaves(103)
+        assert story.quit is None
+        story.leaves(102)
+        assert story.quit == 0
+
+    def test_children_that_boot_are_told_too(self):
+        story = Story().started()
+        assert story.feed(TERM) == [(101, Sig.TERM)]
+        story.dies(101, -15)
+        assert story.quit == 0
+
+    def test_a_failure_to_boot_no_longer_matters(self):
+        story = Story().started()
+        story.feed(BootFailed(101, "no", ""))
+        assert story.feed(TERM) == []
+        story.dies(101, 3)
+        assert (story.quit, story.told("could not start")) == (0, [])
+
+    def test_an_empty_server_ends_at_once(self):
+        story = Story(boot_failure_ends=False).started()
+        story.dies(101, 3)
+        story.feed(TERM)
+        assert story.quit == 0
+
+    def test_a_slot_that_waits_is_not_filled_any_more(self):
+        story = Story(workers=2).serving()
+        story.dies(101)
+        story.dies(103)
+        story.feed(TERM)
+        story.after(100).feed(Tick())
+        assert len(story.spawns) == 3
+
+    def test_who_stays_is_killed_and_the_status_is_one(self):
+        story = Story(grace=30, margin=5).serving()
+        story.feed(TERM)
+        assert (story.wake_at, story.tick()) == (35, [(101, Sig.KILL)])
+        story.dies(101, -9)
+        assert (story.quit, bool(story.told("did not leave in time"))) == (1, True)
+
+    def test_a_crash_on_the_way_out_makes_the_status_one(self):
+        story = Story().serving()
+        story.feed(TERM)
+        story.dies(101)
+        assert (story.quit, bool(story.told("while it was leaving"))) == (1, True)
+
+    def test_a_watcher_that_has_to_be_killed_spoils_nothing(self):
+        story = Story(watchers=1).serving()
+        story.feed(TERM)
+        story.leaves(101)
+        story.tick()
+        story.dies(102, -9)
+        assert story.quit == 0
+
+    def test_a_second_request_makes_it_quick(self):
+        story = Story(workers=2, quick_limit=5).serving()
+        story.feed(TERM)
+        assert story.after(1).feed(TERM) == [(101, Sig.QUIT), (102, Sig.QUIT)]
+        assert (story.wake_at, story.tick()) == (6, [(101, Sig.KILL), (102, Sig.KILL)])
+
+    def test_a_third_request_changes_nothing(self):
+        story = Story().serving()
+        story.feed(QUIT)
+        assert (story.after(3).feed(TERM), story.wake_at) == ([], 5)
+
+    def test_quick_is_quit_to_those_who_serve_and_term_to_those_who_boot(self):
+        story = Story(workers=2).started()
+        story.feed(Ready(101))
+        assert story.feed(QUIT) == [(101, Sig.QUIT), (102, Sig.TERM)]
+
+    def test_a_child_that_became_ready_meanwhile_is_told_quit_after_all(self):
+        story = Story().started()
+        story.feed(QUIT)
+        assert story.feed(Ready(101)) == [(101, Sig.QUIT)]
+
+    def test_a_reload_is_given_up(self):
+        story = Story(workers=2).serving()
+        story.feed(HUP)
+        story.feed(Ready(103))
+        assert story.feed(TERM) == [(103, Sig.TERM), (102, Sig.TERM)]
+        for pid in (101, 102, 103):
+            story.leaves(pid)
+        assert (story.quit, len(story.spawns)) == (0, 3)
+
+    def test_a_reload_is_refused(self):
+        story = Story().serving()
+        story.feed(TERM)
+        story.feed(HUP)
+        assert story.told("no reload, the server is stopping")
+
+    def test_a_child_that_was_being_forked_is_told_as_soon_as_it_exists(self):
+        machine = Story().machine
+        machine.handle(Started(), 0.0)
+        machine.handle(TERM, 0.0)
+        actions = machine.handle(Spawned(Role.WORKER, 0, 0, 101), 0.0)
+        assert actions[0] == Kill(101, Sig.TERM)
+
+    def test_a_child_that_could_not_be_forked_is_not_waited_for(self):
+        machine = Story().machine
+        machine.handle(Started(), 0.0)
+        machine.handle(TERM, 0.0)
+        actions = machine.handle(SpawnFailed(Role.WORKER, 0, 0, "no memory"), 0.0)
+        assert actions[-1] == Quit(0)
+
+    def test_nothing_happens_after_the_end(self):
+        story = Story().serving()
+        story.feed(TERM)
+        story.leaves(101)
+        assert story.machine.handle(HUP, 1.0) == []
+
+
+class TestReopen:
+    def test_those_who_serve_or_drain_are_told(self):
+        story = Story(workers=2).serving()
+        story.feed(HUP)
+        story.feed(Ready(103))
+        assert story.feed(ReopenRequested()) == [(101, Sig.USR1), (102, Sig.USR1), (103, Sig.USR1)]
+
+    def test_a_child_that_boots_is_told_when_it_is_ready(self):
+        story = Story().started()
+        assert story.feed(ReopenRequested()) == []
+        assert story.feed(Ready(101)) == [(101, Sig.USR1)]
+
+
+def test_an_illegal_move_is_a_bug():
+    story = Story().started()
+    with pytest.raises(AssertionError, match="STARTING -> "):
+        story.feed(Started())
