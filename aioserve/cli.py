@@ -115,8 +115,8 @@ class SettingOption(click.Option):
         if default := render.default_text(setting):
             facts.append(f"default: {default}")
         facts += filter(None, [render.limits(setting), "repeatable" if setting.doc.repeatable else ""])
-        bracket = f"  [{'; '.join(facts)}]" if facts else ""
-        return term, setting.doc.help + (bracket.replace(" ", _TIED) if len(bracket) < 40 else bracket)
+        bracket = f"[{'; '.join(facts)}]" if facts else ""
+        return term, f"{setting.doc.help}  {bracket.replace(' ', _TIED) if len(bracket) < 40 else bracket}".rstrip()
 
 
 def _complete_choice(_ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -105,7 +105,7 @@ def _read_value(setting: Setting, raw: object, place: str, found: Mistakes) -> A
         # Variables and comma flags are one text; a repeatable flag comes as a list of elements.
         raw = [part for part in raw.split(setting.kind.separator) if part.strip()]
     if not isinstance(raw, list | tuple):
-        found.add(place, raw, f"is not a list of {setting.kind.expects}")
+        found.add(place, raw, f"is not a list, each element {setting.kind.expects}")
         return None
     return tuple(_read_one(setting, str(part) if isinstance(part, PurePath) else part, place, found) for part in raw)
 
@@ -230,6 +230,8 @@ def _unknown_key(key: str, group: object) -> str:
 
 def _unknown_leaf(section: str, key: str) -> str:
     flat = key.replace("-", "_")
+    if f"{section}.{flat}" in _BY_PATH:
+        return f"no such setting; did you mean {flat}?"
     refused = refusal(f"{section}_{flat}") or refusal(flat)
     if refused:
         return refused

@@ -1,0 +1,123 @@
+"""What concerns several settings at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from aioserve.config.load import load
+from aioserve.errors import ConfigError
+
+
+def loaded(flags=None, environ=None, toml=""):
+    def read(path):
+        if path != "aioserve.toml" or not toml:
+            raise FileNotFoundError
+        return toml.encode()
+
+    return load(flags={"app": "main:app", **(flags or {})}, environ=environ or {}, read=read)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"uds": "/run/x", "bind": [":80"]},
+        {"host": "::1", "bind": [":80"]},
+        {"port": "80", "bind": [":80"]},
+        {"port": "80", "uds": "/run/x"},
+        {"fd": "3", "uds": "/run/x"},
+        {"host": "::1", "port": "80", "fd": "3"},
+    ],
+    ids=" ".join,
+)
+def test_two_ways_to_listen_contradict_each_other(flags):
+    with pytest.raises(ConfigError, match=r"^--\w+ and --\w+ contradict each other; keep one"):
+        loaded(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "toml", "address"),
+    [
+        ({"uds": "/run/x"}, {"AIOSERVE_HOST": "0.0.0.0"}, "", "unix:/run/x"),
+        ({"bind": [":80"]}, {"AIOSERVE_UDS": "/run/x"}, "[listen]\nport = 1", "0.0.0.0:80"),
+        ({"port": "9"}, {"AIOSERVE_FD": "3"}, "", "127.0.0.1:9"),
+        ({"port": "9"}, {"AIOSERVE_HOST": "::"}, "", "[::]:9"),
+        ({}, {"AIOSERVE_FD": "3"}, "[listen]\nbind = [':80']", "fd://3"),
+        ({"uds": ""}, {"AIOSERVE_HOST": "::1"}, "", "[::1]:8000"),
+        ({"host": "::1", "fd": "none", "uds": "", "bind": []}, {}, "", "[::1]:8000"),
+    ],
+)
+def test_a_way_to_listen_in_a_higher_layer_replaces_those_below(flags, environ, toml, address):
+    assert [str(one) for one in loaded(flags, environ, toml).config.listen.addresses()] == [address]
+
+
+def test_a_replaced_address_is_a_default_again():
+    result = loaded({"uds": "/run/x"}, {"AIOSERVE_HOST": "0.0.0.0"})
+
+    assert (result.config.listen.host, result.sources["listen.host"]) == ("127.0.0.1", "default")
+
+
+def test_one_process_contradicts_several_workers():
+    with pytest.raises(ConfigError, match=r"^WEB_CONCURRENCY: 2 workers contradict single \(--accept\)"):
+        loaded({"accept": "single"}, {"WEB_CONCURRENCY": "2"})
+
+
+@pytest.mark.parametrize("workers", [None, "1"])
+def test_one_process_is_one_worker(workers):
+    assert loaded({"accept": "single", "workers": workers}).config.process.workers == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "place"),
+    [
+        ({"uds": "/run/x"}, "--uds"),
+        ({"fd": "0"}, "--fd"),
+        ({"bind": [":80", "unix:/x"]}, "--bind unix:/x"),
+        ({"bind": ["fd://3"]}, "--bind fd://3"),
+    ],
+)
+def test_reuseport_needs_tcp_addresses(flags, place):
+    with pytest.raises(
+        ConfigError, match=f"^--reuseport: reuseport needs TCP addresses of its own, which {place} is not"
+    ):
+        loaded({"reuseport": True, **flags})
+
+
+def test_reuseport_takes_several_tcp_addresses():
+    assert loaded({"reuseport": True, "bind": [":80", "[::]:80"]}).config.process.accept == "reuseport"
+
+
+def test_an_address_given_twice_is_a_mistake():
+    with pytest.raises(ConfigError, match=r"^--bind: 0\.0\.0\.0:80 is there twice"):
+        loaded({"bind": [":80", "0.0.0.0:80"]})
+
+
+def test_a_prefix_given_twice_is_a_mistake():
+    with pytest.raises(ConfigError, match=r"^--mount: /api is taken twice; change one prefix$"):
+        loaded({"mount": ["/api=a:b", "/api/=c:d"]})
+
+
+def test_the_application_has_the_root():
+    with pytest.raises(ConfigError, match=r"^--mount: / is taken twice \(APP is mounted there\)"):
+        loaded({"mount": ["/=a:b"]})
+
+
+def test_reload_runs_one_worker_and_says_so():
+    result = loaded({"reload": True}, {"WEB_CONCURRENCY": "4"})
+
+    assert (result.config.process.workers, result.sources["process.workers"]) == (1, "--reload")
+    assert result.notes == ("--reload runs one worker; WEB_CONCURRENCY (4) is not used",)
+
+
+def test_reload_with_one_worker_needs_no_note():
+    assert loaded({"reload": True, "workers": "1", "reload_dir": ["x"]}).notes == ()
+
+
+def test_what_belongs_to_reload_is_noted_without_it():
+    assert loaded({"reload_dir": ["x"], "reload_include": []}).notes == ("--reload-dir has no effect without --reload",)
+
+
+def test_mistaken_values_do_not_disturb_the_checks():
+    with pytest.raises(ConfigError) as caught:
+        loaded({"accept": "single", "workers": "x", "bind": ["y"], "mount": ["z"], "reload": True})
+
+    assert [line.split(":")[0] for line in caught.value.problems] == ["--workers", "--bind", "--mount"]
