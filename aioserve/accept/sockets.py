@@ -230,7 +230,7 @@ def _clear_the_way(address: UnixAddress) -> None:
         except ConnectionRefusedError:  # a socket file without a listener: its owner was killed
             SocketFile(path, there.st_dev, there.st_ino).remove()
             return
-        except FileNotFoundError:
+        except FileNotFoundError:  # its owner has just removed it
             return
         except (BlockingIOError, TimeoutError):  # its queue is full: somebody listens
             pass

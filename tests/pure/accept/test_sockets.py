@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 import stat
@@ -5,6 +6,7 @@ import sys
 
 import pytest
 
+from aioserve.accept import sockets
 from aioserve.accept.sockets import (
     SocketOptions,
     adopt_fd,
@@ -136,6 +138,10 @@ class TestTcp:
     def test_a_name_with_no_address_here_is_refused(self, name):
         with pytest.raises(BindError, match="no such address"):
             name("203.0.113.8", "203.0.113.9")
+
+    def test_a_port_that_is_never_free_for_all_addresses_is_given_up(self, name):
+        with pytest.raises(BindError, match="another process is listening there"):
+            name("127.0.0.1", "127.0.0.1")
 
     def test_a_name_has_each_address_once(self):
         found = resolve(TcpAddress("localhost", 80))
@@ -335,6 +341,17 @@ class TestFd:
                 adopt_fd(FdAddress(one.fileno()), backlog=8)
             assert os.fstat(one.fileno())
 
+    def test_a_bound_socket_whose_address_was_taken_is_refused_and_left_open(self):
+        with socket.socket() as one, socket.socket() as other:
+            for sock in (one, other):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", 0))
+            other.bind(one.getsockname())
+            one.listen()
+            with pytest.raises(BindError, match="cannot listen: Address already in use"):
+                adopt_fd(FdAddress(other.fileno()), backlog=8)
+            assert os.fstat(other.fileno())
+
     def test_a_closed_descriptor_is_explained(self):
         sock = socket.socket()
         number = sock.fileno()
@@ -354,3 +371,37 @@ class TestOpen:
         for address in (TcpAddress("127.0.0.1", 0), UnixAddress(f"{tmp_path}/s"), FdAddress(passed.detach())):
             opened.extend(open_address(address, options)[0])
         assert [listener.sock.family for listener in opened] == [socket.AF_INET, socket.AF_UNIX, socket.AF_INET]
+
+
+class TestAdvice:
+    """For failures that the machine of a test cannot be counted on to have."""
+
+    @pytest.mark.parametrize(
+        ("number", "host", "words"),
+        [
+            (errno.EADDRINUSE, "0.0.0.0", "stop it, or choose another port"),
+            (errno.EACCES, "0.0.0.0", "ports below 1024 belong to root"),
+            (errno.EADDRNOTAVAIL, "203.0.113.8", "no such address"),
+            (errno.EAFNOSUPPORT, "::", "this machine has no IPv6"),
+            (errno.EINVAL, "fe80::1", "needs its interface"),
+            (errno.EINVAL, "::1", "Invalid argument"),
+        ],
+    )
+    def test_every_refusal_of_a_tcp_address_says_what_to_do(self, number, host, words):
+        address = TcpAddress(host, 80)
+        advice = sockets._tcp_advice(address, OSError(number, os.strerror(number)))
+        assert (advice.startswith(f"{address}: "), words in advice) == (True, True)
+
+    @pytest.mark.parametrize(
+        ("number", "words"),
+        [
+            (errno.ENOENT, "the directory /run/shop does not exist; create it"),
+            (errno.EACCES, "no permission to create a socket in /run/shop"),
+            (errno.EROFS, "no permission to create a socket in /run/shop"),
+            (errno.EADDRINUSE, "took the path just now"),
+            (errno.ENAMETOOLONG, "File name too long"),
+        ],
+    )
+    def test_every_refusal_of_a_unix_address_says_what_to_do(self, number, words):
+        advice = sockets._unix_advice(UnixAddress("/run/shop/s"), OSError(number, os.strerror(number)))
+        assert (advice.startswith("unix:/run/shop/s: "), words in advice) == (True, True)

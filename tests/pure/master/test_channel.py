@@ -1,0 +1,131 @@
+import json
+import select
+import socket
+import struct
+
+import pytest
+
+from aioserve.master.channel import (
+    DETAIL_LIMIT,
+    ChildChannel,
+    FailedMessage,
+    MasterChannel,
+    ReadyMessage,
+    ReloadMessage,
+    pair,
+)
+
+
+@pytest.fixture
+def ends():
+    master, child = pair()
+    yield master, child
+    master.close()
+    child.close()
+
+
+def frame(kind, body=b""):
+    return struct.pack("!BI", kind, len(body)) + body
+
+
+def test_nothing_said_is_nothing_heard(ends):
+    master, _ = ends
+    assert master.receive() == ([], True)
+
+
+def test_ready_is_heard(ends):
+    master, child = ends
+    child.ready()
+    assert master.receive() == ([ReadyMessage()], True)
+
+
+def test_a_failure_comes_with_its_traceback(ends):
+    master, child = ends
+    child.failed("no module named shop", "Traceback\n  line é")
+    assert master.receive()[0] == [FailedMessage("no module named shop", "Traceback\n  line é")]
+
+
+def test_text_that_is_not_unicode_arrives_too(ends):
+    master, child = ends
+    child.failed("no \udcff", "")
+    child.reload("\udcff.py changed")
+    assert master.receive()[0] == [FailedMessage("no \udcff", ""), ReloadMessage("?.py changed")]
+
+
+def test_a_reason_to_reload_is_heard(ends):
+    master, child = ends
+    child.reload("shop.py changed")
+    assert master.receive()[0] == [ReloadMessage("shop.py changed")]
+
+
+def test_messages_keep_their_order(ends):
+    master, child = ends
+    child.ready()
+    child.reload("a")
+    assert master.receive()[0] == [ReadyMessage(), ReloadMessage("a")]
+
+
+def test_the_last_words_are_heard_after_the_child_has_gone(ends):
+    master, child = ends
+    child.failed("no", "")
+    child.close()
+    assert master.receive() == ([FailedMessage("no", "")], False)
+
+
+def test_of_a_long_traceback_the_end_arrives(ends):
+    master, child = ends
+    child.failed("no", "x" * DETAIL_LIMIT + "the reason")
+    [message], _ = master.receive()
+    assert (len(message.detail), message.detail[-10:]) == (DETAIL_LIMIT, "the reason")
+
+
+def test_a_child_reads_end_of_file_when_the_master_has_gone(ends):
+    master, child = ends
+    assert select.select([child], [], [], 0)[0] == []
+    master.close()
+    assert select.select([child], [], [], 0)[0] == [child]
+
+
+def test_a_child_without_a_master_speaks_to_nobody(ends):
+    master, child = ends
+    master.close()
+    child.ready()
+
+
+def test_a_child_that_dies_with_something_unread_is_a_closed_channel(ends):
+    one, other = socket.socketpair()
+    master = MasterChannel(one)
+    one.send(b"unread")
+    other.close()  # resets the connection (unix(7))
+    assert master.receive() == ([], False)
+    master.close()
+
+
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_messages_are_put_together_from_pieces(size):
+    one, other = socket.socketpair()
+    master, heard = MasterChannel(one), []
+    stream = frame(2, json.dumps(["no", "Traceback"]).encode()) + frame(1)
+    for start in range(0, len(stream), size):
+        other.send(stream[start : start + size])
+        heard += master.receive()[0]
+    assert heard == [FailedMessage("no", "Traceback"), ReadyMessage()]
+    master.close()
+    other.close()
+
+
+def test_a_message_of_another_version_is_skipped():
+    one, other = socket.socketpair()
+    master = MasterChannel(one)
+    other.send(frame(99, b"what?") + frame(1))
+    assert master.receive()[0] == [ReadyMessage()]
+    master.close()
+    other.close()
+
+
+def test_the_childs_end_keeps_its_time_limit():
+    one, other = socket.socketpair()
+    channel = ChildChannel(one)
+    assert one.gettimeout() is not None
+    channel.close()
+    other.close()
