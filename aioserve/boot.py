@@ -79,9 +79,9 @@ def choose_acceptor(config: Config) -> Acceptor:
 
 
 def run_master(config: Config, acceptor: Acceptor) -> int:
-    specs = [RoleSpec(Role.WORKER, slots=config.process.workers, reloads=True, required=True)]
+    specs = [RoleSpec(role=Role.WORKER, slots=config.process.workers, reloads=True, required=True)]
     if config.reload.enabled:
-        specs.append(RoleSpec(Role.WATCHER, slots=1, reloads=False, required=False))
+        specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
     policy = Policy(
         boot_timeout=config.timeout.boot,
         grace=config.timeout.graceful_shutdown,

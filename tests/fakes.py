@@ -63,7 +63,7 @@ class RecordingSink:
         return (
             [
                 (r.head.line.method, r.head.line.raw_path, r.head.line.query, r.head.headers, r.head.keep_alive,
-                 r.head.expects_continue, r.body if r.complete else None, r.trailers, r.complete)
+                 r.body if r.complete else None, r.trailers, r.complete)
                 for r in self.requests
             ],
             self.status,

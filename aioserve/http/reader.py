@@ -232,11 +232,11 @@ class RequestReader:
                     if end == 3 or self._pieces or data[0] < 33:
                         data = self._feed_broken_head(data)
                     elif end == len(data):
-                        self._finish_head(self.pool.take(), data, data)
+                        self._finish_head(self.pool.take(), data, data, followed=False)
                         break
                     else:
                         head = data[:end]
-                        self._finish_head(self.pool.take(), head, head)
+                        self._finish_head(self.pool.take(), head, head, followed=True)
                         data = data[end:]
                 elif self.stage is BODY:
                     data = self._feed_body(data)
@@ -298,7 +298,7 @@ class RequestReader:
         if head.endswith(b"\r\n\r\n"):
             self._pieces = b""
             self._blank_lines = 0
-            self._finish_head(parser, piece, head)
+            self._finish_head(parser, piece, head, followed=end < len(raw))
             return raw[end:]
         try:
             parser.feed(piece)
@@ -325,7 +325,7 @@ class RequestReader:
         self._pieces = b""
         return raw
 
-    def _finish_head(self, parser: Parser, piece: bytes, raw: bytes) -> None:
+    def _finish_head(self, parser: Parser, piece: bytes, raw: bytes, *, followed: bool) -> None:
         """Feed the last piece of a head, judge the head, and push it."""
         limits = self.limits
         line_end = raw.find(b"\r\n")
@@ -342,6 +342,9 @@ class RequestReader:
         sink = self.sink
         assert sink is not None
         if head.length:
+            if followed:
+                # RFC 9110 10.1.1: a client that sends its body unasked needs no 100.
+                head.expects_continue = False
             self._begin_body(parser, head)
             sink.on_request(head)
             return

@@ -142,7 +142,7 @@ class ResponseWriter:
         raise AppError(f"a message of type {kind!r} was sent, which is no part of an HTTP response")
 
     def _start(self, status: Any, headers: Any) -> None:
-        line = STATUS_LINES.get(status)
+        line = STATUS_LINES.get(status) if type(status) is int else None
         if line is None:
             raise AppError(f"http.response.start has the status {status!r}, which is not a final status (200 to 599)")
         self.status = status

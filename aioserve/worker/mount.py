@@ -66,6 +66,12 @@ class Mounts:
         #: Answers what ``resolve`` finds no application for.
         self.outside: Mount = Mount("", not_found, self.root_path)
 
+    @property
+    def lone(self) -> Mount | None:
+        """The one application when every path is its own, as it comes: most servers have nothing to look up."""
+        alone = len(self._mounts) == 1 and not self._mounts[0].root_path
+        return self._mounts[0] if alone else None
+
     def resolve(self, path: str) -> Mount | None:
         """The mount that ``path``, percent-decoded and without --root-path, belongs to."""
         for mount in self._mounts:

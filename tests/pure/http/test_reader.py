@@ -108,9 +108,15 @@ def test_the_asterisk_is_a_target_of_options(parser):
 
 
 def test_expectations_are_seen_but_not_in_http_1_0(parser):
-    (request,) = read(post(b"Content-Length: 1", b"Expect: 100-Continue", body=b"x"), parser).requests
+    (request,) = read(post(b"Content-Length: 1", b"Expect: 100-Continue"), parser).requests
     assert request.head.expects_continue
-    (request,) = read(post(b"Content-Length: 1", b"Expect: 100-continue", body=b"x", version=b"1.0"), parser).requests
+    (request,) = read(post(b"Content-Length: 1", b"Expect: 100-continue", version=b"1.0"), parser).requests
+    assert not request.head.expects_continue
+
+
+def test_a_body_that_comes_with_its_head_waits_for_no_100(parser):
+    raw = post(b"Content-Length: 1", b"Expect: 100-continue", body=b"x")
+    (request,) = RecordingSink(parser).feed(raw).requests
     assert not request.head.expects_continue
 
 

@@ -1,0 +1,500 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+import pytest
+
+from aioserve.errors import ClientDisconnected
+from tests.loop.worker.conftest import Client, settle
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+START = {"type": "http.response.start", "status": 200, "headers": []}
+
+
+async def answer(send, data=b"ok"):
+    await send(START)
+    await send({"type": "http.response.body", "body": data})
+
+
+async def hello(scope, receive, send):
+    await answer(send)
+
+
+async def read_body(receive):
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+
+async def echo(scope, receive, send):
+    await answer(send, await read_body(receive))
+
+
+async def test_a_request_is_answered(connect):
+    client = connect(hello)
+    assert await client.ask(GET) == OK
+    assert client.state == "open"
+
+
+async def test_the_scope_says_what_the_request_was(connect):
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append(scope)
+        await answer(send)
+
+    await connect(app).ask(b"GET /a%20b?c=d HTTP/1.1\r\nHost: h\r\nX-Y: z\r\n\r\n")
+    assert scopes[0] == {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.5"}, "http_version": "1.1", "method": "GET",
+        "scheme": "http", "path": "/a b", "raw_path": b"/a%20b", "query_string": b"c=d", "root_path": "",
+        "headers": [(b"host", b"h"), (b"x-y", b"z")], "client": ("192.0.2.7", 50000), "server": ("192.0.2.1", 80),
+        "state": {},
+    }  # fmt: skip
+
+
+async def test_a_unix_peer_has_no_client_address(connect):
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append(scope)
+        await answer(send)
+
+    await connect(app, transport={"peer": ""}).ask(GET)
+    assert scopes[0]["client"] is None
+
+
+async def test_pipelined_requests_are_answered_in_order(connect):
+    gate = asyncio.Event()
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/1":
+            await gate.wait()
+        await answer(send, scope["path"].encode())
+
+    client = connect(app)
+    raw = b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in (1, 2, 3))
+    assert await client.ask(raw) == b""
+    assert not client.transport.reading
+    gate.set()
+    await settle()
+    written = client.transport.take()
+    assert [written.index(path) for path in (b"/1", b"/2", b"/3")] == sorted(
+        written.index(path) for path in (b"/1", b"/2", b"/3")
+    )
+    assert client.transport.reading
+
+
+async def test_a_long_pipeline_is_answered_completely(connect):
+    client = connect(hello)
+    client.send(GET * 500)
+    while client.protocol.reader.rest:
+        await settle()
+    assert client.transport.take() == OK * 500
+
+
+async def test_the_context_of_a_request_is_its_own(connect):
+    variable = contextvars.ContextVar("variable", default="unset")
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(variable.get())
+        variable.set("set")
+        await answer(send)
+
+    client = connect(app)
+    await client.ask(GET + GET)
+    await client.ask(GET)
+    assert seen == ["unset"] * 3
+
+
+async def test_a_body_reaches_the_application_as_it_comes(connect):
+    client = connect(echo)
+    assert await client.ask(POST + b"he") == b""
+    assert (await client.ask(b"llo")).endswith(b"\r\n\r\nhello")
+
+
+async def test_reading_pauses_until_the_application_takes_the_body(connect):
+    take = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await take.wait()
+        await answer(send, b"%d" % len(await read_body(receive)))
+
+    client = connect(app)
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000)
+    assert not client.transport.reading
+    take.set()
+    await settle()
+    assert client.transport.reading
+    assert (await client.ask(b"x" * 100_000)).endswith(b"200000")
+
+
+async def test_100_continue_is_sent_when_the_body_is_wanted(connect):
+    client = connect(echo)
+    head = POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
+    assert await client.ask(head) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert (await client.ask(b"hello")).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_final_status_replaces_the_100_and_closes(connect):
+    client = connect(hello)
+    head = POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
+    assert (await client.ask(head)).startswith(b"HTTP/1.1 200 OK")
+    assert client.state == "half-closed"
+
+
+async def test_no_100_for_a_body_that_has_come(connect):
+    client = connect(echo)
+    head = POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
+    assert (await client.ask(head + b"hello")).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_the_rest_of_an_unwanted_body_is_discarded(connect):
+    client = connect(hello)
+    assert await client.ask(POST) == OK
+    assert await client.ask(b"hello" + GET) == OK
+    assert client.state == "open"
+
+
+async def test_an_unwanted_body_that_is_too_long_ends_the_connection(connect):
+    client = connect(hello)
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n")
+    await settle()
+    for _ in range(5):
+        client.send(b"x" * 100_000)
+    assert client.state == "half-closed"
+
+
+async def test_connection_close_closes(connect):
+    client = connect(hello)
+    assert b"connection: close" in await client.ask(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert client.state == "closed"
+
+
+async def test_receive_reports_the_disconnect(connect):
+    seen = []
+
+    async def app(scope, receive, send):
+        await receive()
+        seen.append(await receive())
+        with pytest.raises(ClientDisconnected):
+            await send(START)
+
+    client = connect(app)
+    client.send(GET)
+    client.transport.abort()
+    await settle()
+    assert seen == [{"type": "http.disconnect"}]
+    assert client.server.access.cycles[0].status == 499
+
+
+async def test_receive_after_the_response_is_a_disconnect(connect):
+    seen = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await answer(send)
+        seen.append(await receive())
+
+    await connect(app).ask(GET)
+    assert seen == [{"type": "http.disconnect"}]
+
+
+async def test_a_half_closed_client_gets_its_answer(connect):
+    gate = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await gate.wait()
+        await answer(send)
+
+    client = connect(app)
+    client.send(GET)
+    assert client.protocol.eof_received()
+    gate.set()
+    await settle()
+    assert client.transport.take() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+    assert client.state == "closed"
+
+
+async def test_send_waits_while_the_client_does_not_read(connect):
+    sent = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        for number in range(3):
+            await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
+            sent.append(number)
+        await send({"type": "http.response.body"})
+
+    client = connect(app, transport={"accept": 1500})
+    await client.ask(GET)
+    assert sent == [0]
+    client.transport.peer_reads()
+    await settle()
+    assert sent == [0, 1, 2] or sent == [0, 1]
+
+
+async def test_a_client_that_never_reads_is_aborted(connect):
+    async def app(scope, receive, send):
+        await send(START)
+        with pytest.raises(ClientDisconnected):
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
+
+    client = connect(app, transport={"accept": 1500}, write_timeout=5.0)
+    await client.ask(GET)
+    client.wait(4)
+    assert client.state == "open"
+    client.wait(3)
+    assert client.state == "aborted"
+    await settle()
+
+
+@pytest.mark.parametrize(
+    ("before", "seconds", "written", "state"),
+    [
+        (b"", 12, b"", "closed"),
+        (b"GET / HT", 12, b"HTTP/1.1 408", "half-closed"),
+        (GET, 70, b"HTTP/1.1 200", "open"),
+        (GET, 80, b"HTTP/1.1 200", "closed"),
+    ],
+)
+async def test_waits_for_a_request_are_limited(connect, before, seconds, written, state):
+    client = connect(hello)
+    client.send(before)
+    await settle()
+    client.wait(seconds)
+    assert client.transport.take().startswith(written)
+    assert client.state == state
+
+
+async def test_a_head_that_trickles_in_is_not_given_more_time(connect):
+    client = connect(hello)
+    for byte in b"GET / HTTP/1.1\r\n":
+        client.send(bytes([byte]))
+        client.wait(1)
+    assert client.transport.take().startswith(b"HTTP/1.1 408")
+
+
+async def test_a_body_that_stalls_is_answered_with_408(connect):
+    client = connect(echo)
+    await client.ask(POST + b"he")
+    client.wait(25)
+    await client.ask(b"l")
+    client.wait(25)
+    assert client.transport.take() == b""
+    client.wait(10)
+    assert client.transport.take().startswith(b"HTTP/1.1 408")
+    await settle()
+
+
+async def test_a_slow_application_is_not_limited(connect):
+    gate = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await gate.wait()
+        await answer(send)
+
+    client = connect(app)
+    await client.ask(GET)
+    client.wait(500)
+    assert client.state == "open"
+    gate.set()
+    await settle()
+    assert client.transport.take() == OK
+
+
+async def test_a_lingering_connection_is_aborted_in_the_end(connect):
+    client = connect(hello)
+    client.send(b"garbage\r\n\r\n")
+    assert client.state == "half-closed"
+    client.wait(5)
+    assert client.state == "aborted"
+
+
+async def test_a_client_that_leaves_while_lingering_is_closed(connect):
+    client = connect(hello)
+    client.send(b"garbage\r\n\r\n")
+    client.send(b"more garbage")
+    assert not client.protocol.eof_received()
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"505"),
+        (b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n", b"501"),
+        (b"GET /" + b"a" * 10_000, b"414"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 70_000, b"431"),
+    ],
+)
+async def test_what_is_no_request_is_refused(connect, raw, status):
+    client = connect(hello)
+    assert (await client.ask(raw)).startswith(b"HTTP/1.1 " + status)
+    assert client.state == "half-closed"
+
+
+async def test_good_requests_in_front_of_a_bad_one_are_answered_first(connect):
+    written = await connect(hello).ask(GET + GET + b"\0\0")
+    assert written.startswith(OK + OK + b"HTTP/1.1 400")
+
+
+async def test_a_body_over_the_limit_is_answered_with_413(connect):
+    client = connect(echo, limits={"request_body": 10})
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert (await client.ask(b"b\r\nhello world\r\n")).startswith(b"HTTP/1.1 413")
+
+
+async def test_too_much_concurrency_is_answered_with_503(connect):
+    gate = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await gate.wait()
+        await answer(send)
+
+    client = connect(app, limit_concurrency=1)
+    client.send(GET)
+    other = Client(client.server, client.listener)
+    written = await other.ask(GET)
+    assert written.startswith(b"HTTP/1.1 503")
+    assert b"retry-after: 1" in written
+    gate.set()
+    await settle()
+    assert (await client.ask(GET)).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_an_exception_before_the_response_is_a_500(connect, caplog):
+    async def app(scope, receive, send):
+        await send(START)
+        raise RuntimeError("oops")
+
+    client = connect(app)
+    assert (await client.ask(GET)).startswith(b"HTTP/1.1 500")
+    assert client.state == "half-closed"
+    assert "oops" in caplog.text
+    assert client.server.requests == 0
+
+
+async def test_an_exception_within_the_response_breaks_the_connection(connect, caplog):
+    async def app(scope, receive, send):
+        await send(START)
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        raise RuntimeError("oops")
+
+    client = connect(app)
+    await client.ask(GET)
+    assert client.state == "aborted"
+    assert "oops" in caplog.text
+
+
+async def test_an_exception_after_the_response_is_only_logged(connect, caplog):
+    async def app(scope, receive, send):
+        await answer(send)
+        raise RuntimeError("oops")
+
+    client = connect(app)
+    assert await client.ask(GET + GET) == OK + OK
+    assert caplog.text.count("RuntimeError: oops") == 2
+
+
+@pytest.mark.parametrize(
+    ("sends", "words"),
+    [
+        ([], "returned without sending a response"),
+        ([START], "returned before its response was complete"),
+        ([{"type": "http.response.body"}], "before http.response.start"),
+        ([{**START, "headers": [(b"content-length", b"5")]}, {"type": "http.response.body", "body": b"a"}], "fewer bytes"),
+    ],
+)
+async def test_a_wrong_response_is_a_500_and_a_line_in_the_log(connect, caplog, sends, words):
+    async def app(scope, receive, send):
+        for message in sends:
+            await send(message)
+
+    assert (await connect(app).ask(GET)).startswith(b"HTTP/1.1 500")
+    assert words in caplog.text
+    assert "GET '/'" in caplog.text
+
+
+async def test_a_message_after_the_response_raises(connect, caplog):
+    async def app(scope, receive, send):
+        await answer(send)
+        await send({"type": "http.response.body", "body": b"more"})
+
+    assert await connect(app).ask(GET) == OK
+    assert "after the response was complete" in caplog.text
+
+
+async def test_the_access_log_gets_every_request_once(connect):
+    client = connect(hello)
+    await client.ask(GET * 3)
+    assert [(cycle.status, cycle.sent_bytes) for cycle in client.server.access.cycles] == [(200, 2)] * 3
+    assert all(cycle.started <= cycle.first_byte <= cycle.ended for cycle in client.server.access.cycles)
+
+
+async def test_forwarded_headers_count_only_from_a_trusted_peer(connect):
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append(scope)
+        await answer(send)
+
+    raw = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n\r\n")
+    await connect(app, transport={"peer": ("127.0.0.1", 1)}).ask(raw)
+    await connect(app, transport={"peer": ("192.0.2.9", 1)}).ask(raw)
+    assert (scopes[0]["client"], scopes[0]["scheme"]) == (("203.0.113.9", 0), "https")
+    assert (scopes[1]["client"], scopes[1]["scheme"]) == (("192.0.2.9", 1), "http")
+
+
+async def test_a_draining_server_says_goodbye_and_closes_what_is_quiet(connect):
+    client = connect(hello)
+    quiet = Client(client.server, client.listener)
+    await quiet.ask(GET)
+    await client.ask(GET)
+    drain = asyncio.ensure_future(client.server.drain(5.0, asyncio.Event()))
+    await settle()
+    assert b"connection: close" in await client.ask(GET)
+    assert client.state == "closed"
+    assert quiet.state == "open"
+    quiet.wait(2)
+    assert quiet.state == "closed"
+    await drain
+
+
+async def test_what_outlives_the_grace_time_is_cut_and_named(connect, caplog):
+    cancelled = []
+
+    async def app(scope, receive, send):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(scope["path"])
+            raise
+
+    client = connect(app)
+    client.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+    await client.server.drain(0.01, asyncio.Event())
+    assert cancelled == ["/slow"]
+    assert "GET '/slow'" in caplog.text
+    assert client.state in {"aborted", "half-closed"}
+
+
+async def test_a_second_wish_to_stop_ends_the_grace_time(connect):
+    async def app(scope, receive, send):
+        await asyncio.Event().wait()
+
+    client = connect(app)
+    client.send(GET)
+    hurry = asyncio.Event()
+    hurry.set()
+    await asyncio.wait_for(client.server.drain(1000.0, hurry), 10)
