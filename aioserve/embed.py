@@ -112,4 +112,4 @@ def run(app: str, **settings: object) -> int:
 
 async def _forward(shutdown: asyncio.Event, stop: Stop) -> None:
     await shutdown.wait()
-    stop.request()
+    stop.gracefully()

@@ -9,7 +9,7 @@ goes out through ``await send(...)``: first ``http.response.start`` with status 
 The functions below are the routes; they use nothing but the three arguments and the standard library.
 """
 
-# ruff: noqa: ARG001  # every route has the ASGI signature
+# every route has the ASGI signature
 from __future__ import annotations
 
 import asyncio
@@ -38,7 +38,7 @@ EVENT_SECONDS: Final = 1.0
 STREAM_CHUNKS: Final = 10
 
 
-class Refused(Exception):  # noqa: N818  # an answer, not an error  # an answer, not an error
+class Refused(Exception):  # an answer, not an error  # an answer, not an error
     """Raised by a route to answer with another status."""
 
     def __init__(self, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:

@@ -8,18 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 from aioserve.embed import Running, serve
 from aioserve.worker.loops import new_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: How long a test waits for its server to start or to leave, in seconds.
 PATIENCE = 30.0
 
 
 @contextlib.contextmanager
-def serving(app: object, **settings: object) -> Iterator[Running]:
+def serving(app: object, **settings: Any) -> Iterator[Running]:
     """Serve ``app`` while the ``with`` block runs; ``settings`` as for ``aioserve.serve``.
 
     Defaults that suit a test: a free port of 127.0.0.1, no access log, 5 s for requests in flight at the end.
@@ -35,7 +38,9 @@ def serving(app: object, **settings: object) -> Iterator[Running]:
         shutdown = asyncio.Event()
         ready: asyncio.Future[Running] = loop.create_future()
         ready.add_done_callback(
-            lambda done: None if done.cancelled() or done.exception() else started.set_result((done.result(), loop, shutdown))
+            lambda done: (
+                None if done.cancelled() or done.exception() else started.set_result((done.result(), loop, shutdown))
+            )
         )
         await serve(app, shutdown=shutdown, started=ready, **settings)
 

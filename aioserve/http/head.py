@@ -6,12 +6,14 @@ the connection needs: target, framing, persistence, expectation. Both readers us
 
 from __future__ import annotations
 
-from typing import Final, NoReturn, final
+from typing import TYPE_CHECKING, Final, NoReturn, final
 from urllib.parse import unquote
 
 from aioserve.errors import RequestError
 from aioserve.http.tables import AUTHORITY, FORWARDING_FIELDS, TOKEN
-from aioserve.types import Header
+
+if TYPE_CHECKING:
+    from aioserve.types import Header
 
 #: ``Head.length`` of a chunked body.
 CHUNKED: Final = -1
@@ -59,7 +61,17 @@ class RequestLine:
 class Head:
     """One request head. ``length`` is the body's in bytes, 0 without one, ``CHUNKED`` when chunks tell."""
 
-    __slots__ = ("closing", "expects_continue", "forwarded", "framed", "headers", "keep_alive", "length", "line", "plain")
+    __slots__ = (
+        "closing",
+        "expects_continue",
+        "forwarded",
+        "framed",
+        "headers",
+        "keep_alive",
+        "length",
+        "line",
+        "plain",
+    )
 
     def __init__(self, line: RequestLine, headers: list[Header]) -> None:
         self.line: RequestLine = line

@@ -19,16 +19,19 @@ boundary remembers nothing of the message, so it is returned to a pool: an idle 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import httptools
 
 from aioserve.errors import RequestError
 from aioserve.http.head import CHUNKED, Head, explain, interpret
 from aioserve.http.tables import REQUEST_FIELDS
-from aioserve.types import Header
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aioserve.types import Header
 
 #: RFC 9112 2.2 asks for at least one empty line before a request to be ignored; a client that sends more than a few
 #: is not talking HTTP.
@@ -68,8 +71,8 @@ class Sink(Protocol):
 class Parser(Protocol):
     """A grammar for one message at a time. ``feed`` raises ``RequestError`` for bytes that are no HTTP/1.1.
 
-    ``fields`` collects the fields that have come, with lower-case names, and ``noticed`` those of them whose names are in
-    ``REQUEST_FIELDS``; ``body`` collects the pieces of the last ``feed``. The reader takes them away.
+    ``fields`` collects the fields that have come, with lower-case names, and ``noticed`` those of them whose names are
+    in ``REQUEST_FIELDS``; ``body`` collects the pieces of the last ``feed``. The reader takes them away.
     """
 
     fields: list[Header]

@@ -8,13 +8,15 @@ The first three are refused here, from the raw bytes; the last by ``head.interpr
 from __future__ import annotations
 
 import re
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import h11
 
 from aioserve.errors import RequestError
 from aioserve.http.tables import REQUEST_FIELDS
-from aioserve.types import Header
+
+if TYPE_CHECKING:
+    from aioserve.types import Header
 
 #: The reader bounds what it feeds; h11's own bound only has to lie above any limit that can be configured.
 INCOMPLETE_EVENT_LIMIT: Final = 1024 * 1024 * 1024

@@ -25,9 +25,10 @@ BODILESS: Final = frozenset((204, 304))
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 #: host [":" port] of RFC 3986 3.2.2, as Host (9110 7.2) and the authority of an absolute target carry it:
-#: an IP literal in brackets, or a reg-name or IPv4 address. No userinfo: 9110 4.2.4 makes it an error, not a credential.
+#: an IP literal in brackets, or a reg-name or IPv4 address. No userinfo: 9110 4.2.4 makes it an error.
 AUTHORITY: Final = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]+(?:%25[0-9A-Za-z._~\-]+)?\]|(?:[0-9A-Za-z\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
+    rb"(?:\[[0-9A-Fa-f:.]+(?:%25[0-9A-Za-z._~\-]+)?\]|(?:[0-9A-Za-z\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)"
+    rb"(?::[0-9]{0,5})?"
 )
 
 # What the server does about a field that the application sends. Names that need nothing map to 0, so that one look-up

@@ -14,10 +14,9 @@ RFC 9112 is cited as "9112", RFC 9110 as "9110".
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.errors import AppError
-from aioserve.http.head import Head, RequestLine
 from aioserve.http.tables import (
     BODILESS,
     CONNECTION,
@@ -30,7 +29,10 @@ from aioserve.http.tables import (
     TRANSFER_ENCODING,
     UNSEEN,
 )
-from aioserve.types import Header, Message
+
+if TYPE_CHECKING:
+    from aioserve.http.head import Head, RequestLine
+    from aioserve.types import Header, Message
 
 #: ``_expected`` of a response whose length nobody has said.
 UNKNOWN: Final = -1
@@ -57,7 +59,7 @@ DONE: Final = Stage.DONE
 
 @final
 class ServerFields:
-    """What the server adds to each response: Date (9110 6.6.1), Server, the fields of ``--header``, and whether it leaves.
+    """What the server adds to each response: Date (9110 6.6.1), Server, the fields of ``--header``, a good-bye.
 
     Shared by all writers of a loop.
     """
@@ -195,7 +197,8 @@ class ResponseWriter:
             return b""
         elif kind == REPLACES_SERVERS:
             self._given = (*self._given, name)
-        return name
+        lower: bytes = name
+        return lower
 
     def _note_length(self, value: bytes) -> bool:
         """Remember the Content-Length; False if it must not go out."""
@@ -209,9 +212,8 @@ class ResponseWriter:
             raise AppError("http.response.start has two content-length headers that differ")
         return False
 
-    def _body(self, body: Any, more: Any) -> bytes:
-        if type(body) is not bytes:
-            body = as_bytes(body)
+    def _body(self, content: Any, more: Any) -> bytes:
+        body: bytes = content if type(content) is bytes else as_bytes(content)
         size = len(body)
         if self.bodiless:
             # What a HEAD, 204 or 304 response must not carry is dropped: frameworks answer HEAD as they do GET.
@@ -276,12 +278,14 @@ def plain_response(status: int, text: str, fields: ServerFields, *, head_request
     """A complete response of the server's own, in text, after which the connection closes."""
     body = b"" if head_request else text.encode() + b"\n"
     retry = b"retry-after: 1\r\n" if status == 503 else b""
-    return b"".join((
-        STATUS_LINES[status],
-        b"content-type: text/plain; charset=utf-8\r\n",
-        b"content-length: %d\r\n" % (len(text.encode()) + 1),
-        retry,
-        fields.block,
-        b"connection: close\r\n\r\n",
-        body,
-    ))
+    return b"".join(
+        (
+            STATUS_LINES[status],
+            b"content-type: text/plain; charset=utf-8\r\n",
+            b"content-length: %d\r\n" % (len(text.encode()) + 1),
+            retry,
+            fields.block,
+            b"connection: close\r\n\r\n",
+            body,
+        )
+    )

@@ -1,15 +1,13 @@
 """The file watcher of ``--reload``: a process of its own that asks the master to reload when a source file changes.
 
-It sends HUP like anybody else, so a change goes through the ordinary rolling reload: the successor has to start before
-the running worker leaves, and a syntax error leaves the old code serving.
+A change goes through the ordinary rolling reload: the successor has to start before the running worker leaves, and a
+syntax error leaves the old code serving.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import logging
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
 
     from aioserve.config.tree import Reload
     from aioserve.master.channel import Birth
-
-log = logging.getLogger("aioserve")
 
 #: Patterns of names, as uvicorn has them; the configuration adds to the first and the second.
 INCLUDES: Final = ("*.py",)
@@ -72,8 +68,7 @@ def run_watcher(settings: Reload, app_dir: str, birth: Birth) -> int:
         if changed:
             names = sorted({_short(path) for _, path in changed})
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            log.info("%s%s changed: reloading", ", ".join(names[:3]), more)
-            os.kill(master, signal.SIGHUP)
+            birth.channel.reload(f"{', '.join(names[:3])}{more} changed")
     return 0
 
 

@@ -61,8 +61,12 @@ class AccessLog:
     """Writes a line for each exchange to a sink."""
 
     def __init__(
-        self, format: str, sink: Sink, *, clock: Callable[[], float] = time.time
-    ) -> None:  # the setting's name
+        self,
+        format: str,  # noqa: A002  # the setting's name
+        sink: Sink,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._sink = sink
         self._clock = clock
         self._write = sink.write
@@ -111,7 +115,7 @@ class LoggingAccessLog:
     def reopen(self) -> None:
         """The files are the handlers', which ``log.reopen`` looks after."""
 
-    def close(self, timeout: float = CLOSE_SECONDS) -> bool:  # an AccessLog has to wait
+    def close(self, timeout: float = CLOSE_SECONDS) -> bool:  # noqa: ARG002  # an AccessLog has to wait
         return True
 
 

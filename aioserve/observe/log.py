@@ -58,14 +58,14 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s [%(process)d] %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
         self._colours = _COLOURS if use_colors else {}
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         level = f"{record.levelname:<8}"
         colour = self._colours.get(record.levelno)
         if colour is not None:
             level = f"\x1b[{colour}m{level}\x1b[0m"
         return f"{record.asctime} [{record.process}] {level} {record.message.translate(_CONTROLS)}"
 
-    def formatException(self, ei: Any) -> str:  # logging's name
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
         return super().formatException(ei).translate(_CONTROLS)
 
 
@@ -164,7 +164,7 @@ def _apply(path: str) -> None:
         raise
     except OSError as error:
         raise ConfigError([f"--log-config {path}: {error.strerror or error}"]) from None
-    except Exception as error:  # parsers and the handlers' own constructors raise what they like
+    except Exception as error:  # noqa: BLE001  # parsers and the handlers' own constructors raise what they like
         cause = f": {error.__cause__}" if error.__cause__ else ""
         raise ConfigError([f"--log-config {path}: {type(error).__name__}: {error}{cause}"]) from None
 

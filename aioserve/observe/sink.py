@@ -186,7 +186,7 @@ class _Writer:
             self._lost += len(lines) - batch.count(b"\n", 0, written)
             if not self._failing:
                 self._failing = True
-                log.error(
+                log.error(  # noqa: TRY400
                     "the access log cannot be written (%s): lines are dropped until it can", stopped.reason
                 )  # the reason is all there is
         else:
@@ -226,7 +226,7 @@ class _Writer:
         try:
             fd = self._open(self._path)
         except BootError as error:
-            log.error("%s; it is written where it was", error)  # the reason is all there is
+            log.error("%s; it is written where it was", error)  # noqa: TRY400  # the reason is all there is
             return
         os.close(self._fd)
         self._fd = fd

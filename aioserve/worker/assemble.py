@@ -25,9 +25,7 @@ def assemble(config: Config, app: object | None = None) -> Applications:
         entries.append(_entry(config, "", app, "the application"))
     elif config.app.target:
         target = config.app.target
-        entries.append(
-            _entry(config, "", load_app(target, factory=config.app.factory, app_dir=config.app.dir), target)
-        )
+        entries.append(_entry(config, "", load_app(target, factory=config.app.factory, app_dir=config.app.dir), target))
     for text in config.app.mount:
         prefix, target = split_mount(text)
         loaded = load_app(target, factory=False, app_dir=config.app.dir)

@@ -25,7 +25,6 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from aioserve.errors import RequestError
-from aioserve.http.head import Head
 from aioserve.http.reader import RequestReader
 from aioserve.http.reader import Stage as Reading
 from aioserve.http.writer import ResponseWriter, plain_response
@@ -35,12 +34,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aioserve.accept.base import Listener
+    from aioserve.http.head import Head
     from aioserve.types import Address, Header
     from aioserve.worker.deadlines import Timed
     from aioserve.worker.server import Server
 
 #: Eager tasks run the application at once; one that never waits never sees the scheduler.
 EAGER: Final = sys.version_info >= (3, 12)
+
+# The annotations of asyncio.Task know eager_start only from Python 3.12 on.
+Task: Final[Any] = asyncio.Task
 
 #: How much of an unwanted body is read for the sake of the next request, in bytes; what nginx and Go discard is of the
 #: same order. A longer one ends the connection.
@@ -195,13 +198,13 @@ class Connection(asyncio.Protocol):
         context = server.context.copy()
         coroutine = app(scope, cycle.receive, cycle.send)
         if EAGER:
-            task = asyncio.Task(coroutine, loop=server.loop, name="request", context=context, eager_start=True)
+            task = Task(coroutine, loop=server.loop, name="request", context=context, eager_start=True)
             if task.done():
                 server.requests -= 1
                 cycle.finished(task)
                 return
         else:
-            task = asyncio.Task(coroutine, loop=server.loop, name="request", context=context)
+            task = Task(coroutine, loop=server.loop, name="request", context=context)
         server.watch(cycle, task)
 
     def on_body(self, data: bytes) -> None:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, final
 from aioserve.errors import AppError, ClientDisconnected
 from aioserve.http.tables import CONTINUE
 from aioserve.http.writer import DONE, HEAD, START, ResponseWriter
-from aioserve.types import Message, Scope
 
 if TYPE_CHECKING:
     from aioserve.http.head import Head
+    from aioserve.types import Message, Scope
     from aioserve.worker.connection import Connection
 
 log = logging.getLogger("aioserve")
@@ -49,7 +49,9 @@ class Cycle:
         "writer",
     )
 
-    def __init__(self, connection: Connection, scope: Scope, writer: ResponseWriter, head: Head, started: float) -> None:
+    def __init__(
+        self, connection: Connection, scope: Scope, writer: ResponseWriter, head: Head, started: float
+    ) -> None:
         #: None once the response is complete or the client has gone.
         self.connection: Connection | None = connection
         self.scope: Scope = scope

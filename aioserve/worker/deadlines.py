@@ -10,8 +10,10 @@ All times are ``loop.time()`` seconds; they are as coarse as ``resolution``, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Timed(Protocol):

@@ -6,15 +6,17 @@ through a duplicate that the loop may close.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import logging
 import socket
-from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-from aioserve.accept.base import Listener
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from aioserve.accept.base import Listener
 
 log = logging.getLogger("aioserve")
 
@@ -73,7 +75,7 @@ class Gate:
     async def _serve(self, listener: Listener) -> asyncio.AbstractServer:
         factory = functools.partial(self._connect, listener)
         sock = listener.sock.dup()
-        sock.setblocking(False)  # noqa: FBT003  # the standard library's signature
+        sock.setblocking(False)  # the standard library's signature
         # Both calls listen() again, with a default of 100 that would shrink the queue for every worker that shares it.
         if sock.family == socket.AF_UNIX:
             options: dict[str, Any] = {}

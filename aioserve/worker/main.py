@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from aioserve.errors import BootError
@@ -21,6 +20,8 @@ from aioserve.worker.serving import Stop, serve_until_stopped
 from aioserve.worker.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from aioserve.accept.base import Listener
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
@@ -46,10 +47,12 @@ def run_worker(config: Config, listeners: Sequence[Listener], *, row: Row, repor
         def master_gone() -> None:
             loop.remove_reader(reporter.fileno())
             log.error("the master has gone: draining")
-            stop.request()
+            stop.gracefully()
 
         loop.add_reader(reporter.fileno(), master_gone)
-        loop.add_signal_handler(signal.SIGTERM, stop.request)
+        # Not "the second one is quick": systemd and container runtimes send TERM to every process of a group, on top
+        # of the master's. The master says QUIT when it means it.
+        loop.add_signal_handler(signal.SIGTERM, stop.gracefully)
 
     try:
         _run(config, listeners, row=row, prepare=prepare, on_ready=reporter.ready)
@@ -63,8 +66,8 @@ def run_single(config: Config, listeners: Sequence[Listener], *, on_ready: Calla
     """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status."""
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
-        loop.add_signal_handler(signal.SIGTERM, stop.request)
-        loop.add_signal_handler(signal.SIGINT, stop.request)
+        loop.add_signal_handler(signal.SIGTERM, stop.insist)
+        loop.add_signal_handler(signal.SIGINT, stop.insist)
 
     try:
         _run(config, listeners, row=None, prepare=prepare, on_ready=on_ready)
@@ -90,7 +93,7 @@ def _run(
         loop = asyncio.get_running_loop()
         stop = Stop()
         prepare(loop, stop)
-        loop.add_signal_handler(signal.SIGQUIT, lambda: stop.request(quick=True))
+        loop.add_signal_handler(signal.SIGQUIT, stop.quickly)
         access = open_access_log(config.log, loop)
 
         def reopen_logs() -> None:

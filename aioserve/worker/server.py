@@ -15,11 +15,9 @@ import logging
 import math
 import resource
 import time
-from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
-from aioserve.errors import RequestError
 from aioserve.http.forwarded import TrustedProxies, rewrite
 from aioserve.http.reader import LlhttpParser, Parser, ParserPool
 from aioserve.http.writer import ServerFields
@@ -35,14 +33,17 @@ from aioserve.observe.scoreboard import (
     Row,
     Scoreboard,
 )
-from aioserve.types import Address, ASGIApp, Scope
 from aioserve.worker.connection import LINGER_SECONDS, Connection, Wait
-from aioserve.worker.cycle import Cycle
 from aioserve.worker.deadlines import Deadlines
 from aioserve.worker.gate import Gate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from aioserve.accept.base import Listener
+    from aioserve.errors import RequestError
+    from aioserve.types import Address, ASGIApp, Scope
+    from aioserve.worker.cycle import Cycle
     from aioserve.worker.settings import Settings
 
 log = logging.getLogger("aioserve")
@@ -113,7 +114,9 @@ class Server:
         cells[CONNECTIONS] = self.connections
         cells[CONNECTIONS_TOTAL] = self.connections_total
         if self.connections >= self.connection_limit and self._gate is not None and self._gate.accepting:
-            log.warning("%d connections are open, the limit: accepting pauses until one of them closes", self.connections)
+            log.warning(
+                "%d connections are open, the limit: accepting pauses until one of them closes", self.connections
+            )
             self._gate.pause()
 
     def connection_closed(self) -> None:
@@ -225,8 +228,10 @@ class Server:
         if self.settings.date_header:
             self.fields.set_date(formatdate(usegmt=True).encode())
         if self.rejected != self._rejected_said:
-            log.warning("%d requests were answered with 503: the limit on concurrency is reached",
-                        self.rejected - self._rejected_said)
+            log.warning(
+                "%d requests were answered with 503: the limit on concurrency is reached",
+                self.rejected - self._rejected_said,
+            )
             self._rejected_said = self.rejected
         self.deadlines.advance(now)
         self._beat_due = now + self.deadlines.resolution

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, final
 
 from aioserve.worker.server import Server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from aioserve.accept.base import Listener
     from aioserve.observe.scoreboard import Row
     from aioserve.types import ASGIApp, Scope
@@ -27,16 +28,27 @@ log = logging.getLogger("aioserve")
 
 @final
 class Stop:
-    """The wish to stop, graceful at first, quick if it is repeated or said so."""
+    """The wish to stop: ``requested``, and ``quick`` for those who do not want to wait for requests in flight."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
         self.quick = asyncio.Event()
 
-    def request(self, *, quick: bool = False) -> None:
-        if quick or self.requested.is_set():
-            self.quick.set()
+    def gracefully(self) -> None:
+        """Drain, then stop. Saying it again changes nothing."""
         self.requested.set()
+
+    def quickly(self) -> None:
+        """Cut what is in flight, then stop."""
+        self.quick.set()
+        self.requested.set()
+
+    def insist(self) -> None:
+        """Gracefully the first time, quickly from then on: what a person at a terminal means."""
+        if self.requested.is_set():
+            self.quickly()
+        else:
+            self.gracefully()
 
 
 async def serve_until_stopped(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
-from aioserve.config.tree import Config
 from aioserve.http.reader import Limits
+
+if TYPE_CHECKING:
+    from aioserve.config.tree import Config
 
 #: A connection is left alone for this long after its last request once the worker drains: a client that sends request
 #: upon request then gets its answer, with "Connection: close", and not a reset. Seconds.

@@ -88,6 +88,7 @@ def test_what_to_do_instead_of_serving_is_no_setting():
         (["a:b", "--ssl-new", "x"], ["--ssl-new: TLS is not in this version"]),
         (["a:b", "--port"], ["--port: needs a value"]),
         (["a:b", "-w"], ["-w: needs a value"]),
+        (["a:b", "-Dw"], ["-w: needs a value"]),
         (["a:b", "--reload=yes"], ["--reload: takes no value; leave it out"]),
         (["a:b", "c:d"], ["c:d: one word too many; there is one APP (further ones: --mount)"]),
         (["a:b", "--preload", "--ws", "auto"], ["--ws: WebSockets are not served", "--preload: preloading is not"]),

@@ -413,7 +413,10 @@ async def test_an_exception_after_the_response_is_only_logged(connect, caplog):
         ([], "returned without sending a response"),
         ([START], "returned before its response was complete"),
         ([{"type": "http.response.body"}], "before http.response.start"),
-        ([{**START, "headers": [(b"content-length", b"5")]}, {"type": "http.response.body", "body": b"a"}], "fewer bytes"),
+        (
+            [{**START, "headers": [(b"content-length", b"5")]}, {"type": "http.response.body", "body": b"a"}],
+            "fewer bytes",
+        ),
     ],
 )
 async def test_a_wrong_response_is_a_500_and_a_line_in_the_log(connect, caplog, sends, words):

@@ -94,9 +94,7 @@ def test_an_absolute_target_replaces_the_host(parser):
     assert (request.head.line.raw_path, request.head.line.query) == (b"/x", b"y")
 
 
-@pytest.mark.parametrize(
-    ("target", "raw_path"), [(b"http://b", b"/"), (b"http://b?q", b"/"), (b"HTTP://b/", b"/")]
-)
+@pytest.mark.parametrize(("target", "raw_path"), [(b"http://b", b"/"), (b"http://b?q", b"/"), (b"HTTP://b/", b"/")])
 def test_an_absolute_target_without_a_path_has_the_path_slash(parser, target, raw_path):
     (request,) = read(b"GET " + target + b" HTTP/1.1\r\nHost: b\r\n\r\n", parser).requests
     assert request.head.line.raw_path == raw_path
@@ -120,7 +118,9 @@ def test_a_body_that_comes_with_its_head_waits_for_no_100(parser):
     assert not request.head.expects_continue
 
 
-@pytest.mark.parametrize("framing", [(b"Content-Length: 3", b"abc"), (b"Transfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n")])
+@pytest.mark.parametrize(
+    "framing", [(b"Content-Length: 3", b"abc"), (b"Transfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n")]
+)
 def test_an_upgrade_that_is_not_taken_keeps_its_body(parser, framing):
     field, body = framing
     raw = post(b"Connection: upgrade", b"Upgrade: h2c", field, body=body) + GET
