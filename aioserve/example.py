@@ -9,7 +9,6 @@ goes out through ``await send(...)``: first ``http.response.start`` with status 
 The functions below are the routes; they use nothing but the three arguments and the standard library.
 """
 
-# every route has the ASGI signature
 from __future__ import annotations
 
 import asyncio
@@ -38,7 +37,7 @@ EVENT_SECONDS: Final = 1.0
 STREAM_CHUNKS: Final = 10
 
 
-class Refused(Exception):  # an answer, not an error  # an answer, not an error
+class Refused(Exception):
     """Raised by a route to answer with another status."""
 
     def __init__(self, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
