@@ -181,14 +181,10 @@ def _a(noun: str) -> str:
 
 
 def _drop_frames(report: traceback.TracebackException) -> None:
-    """Trim ``report`` and, once each, what it is caused by or made of."""
-    seen: set[int] = set()
+    """Trim ``report`` and what it is caused by or made of, which it holds once each and without a circle."""
     queue = [report]
     while queue:
         one = queue.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
         one.stack[:] = [frame for frame in one.stack if _is_foreign(frame.filename)]
         nested: Iterable[traceback.TracebackException | None] = (
             one.__cause__,

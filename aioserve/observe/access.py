@@ -40,7 +40,11 @@ _ESCAPES[ord('"')], _ESCAPES[ord("\\")] = '\\"', "\\\\"
 
 
 class Exchange(Protocol):
-    """A request and its response. Times are ``loop.time()`` seconds; ``first_byte`` is 0.0 when nothing was sent."""
+    """A request and its response. ``first_byte`` is 0.0 when nothing was sent.
+
+    Times are seconds of a monotonic clock, ``time.perf_counter`` for one. ``loop.time()`` is too coarse: uvloop's moves
+    in milliseconds, and not at all while a callback runs, so that an application that blocks would have taken 0.0 ms.
+    """
 
     @property
     def scope(self) -> Scope: ...

@@ -22,15 +22,7 @@ def adapt(app: object, interface: Literal["auto", "asgi3", "asgi2", "wsgi"]) -> 
     """The application as ASGI 3. ``auto`` tells ASGI 3 from ASGI 2 and never takes WSGI for meant: see ``_refusal``."""
     if not callable(app):
         raise BootError(f"{app!r} cannot be called: an ASGI application is a callable")
-    match interface:
-        case "auto":
-            return _detect(app)
-        case "asgi3":
-            return _asgi3(app)
-        case "asgi2":
-            return _asgi2(app)
-        case "wsgi":
-            return _wsgi(app)
+    return {"auto": _detect, "asgi3": _asgi3, "asgi2": _asgi2, "wsgi": _wsgi}[interface](app)
 
 
 def _detect(app: Callable[..., Any]) -> ASGIApp:

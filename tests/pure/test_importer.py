@@ -52,6 +52,23 @@ def test_the_working_directory_is_searched_first_without_app_dir(project, monkey
     assert sys.path[0] == str(project)
 
 
+def test_the_place_is_put_on_the_path_only_once(project):
+    write(project, "shop_v.py", "app = print")
+    for _ in range(2):
+        load_app("shop_v:app", factory=False, app_dir=str(project))
+    assert sys.path.count(str(project)) == 1
+
+
+def test_a_missing_module_like_no_other_has_no_suggestion(project):
+    (project / "folder").mkdir()
+    assert str(refused("shop_w:app", project)).endswith("or where else Python looks")
+
+
+def test_a_package_whose_folder_has_gone_has_no_suggestion(project):
+    write(project, "shop_x/__init__.py", f"__path__ = [{str(project / 'gone')!r}]")
+    assert str(refused("shop_x.web:app", project)) == f"there is no module 'shop_x.web' in {project}/gone"
+
+
 def test_a_factory_is_called(project):
     write(project, "shop_d.py", "def make():\n    def app(scope): ...\n    return app\n")
     assert load_app("shop_d:make", factory=True, app_dir=str(project)).__name__ == "app"

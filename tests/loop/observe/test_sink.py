@@ -270,6 +270,8 @@ def test_a_descriptor_that_does_not_block_is_waited_for(loop):
         for _ in range(count):
             sink.write("x" * 1023 + "\n")
         loop.fire()
+        while select.select([], [ours], [], 0)[1]:
+            os.sched_yield()
         received = 0
         while received < count * 1024:
             received += len(theirs.recv(1 << 20))

@@ -247,10 +247,12 @@ async def test_a_message_that_is_not_due_is_the_applications_error(kind, caplog)
 async def test_leaving_while_serving_is_logged(caplog):
     async def app(scope, receive, send):
         await send({"type": "lifespan.startup.complete"})
-        await asyncio.sleep(0)
+        await leave.wait()
 
+    leave = asyncio.Event()
     one = lifespan(app)
     await one.startup()
+    leave.set()
     await settle()
     assert "returned from its lifespan while it was serving" in caplog.text
     assert await one.shutdown()
@@ -268,11 +270,13 @@ async def test_leaving_in_the_same_turn_as_completing_is_logged(caplog):
 async def test_breaking_while_serving_is_logged_with_its_traceback(caplog):
     async def app(scope, receive, send):
         await send({"type": "lifespan.startup.complete"})
-        await asyncio.sleep(0)
+        await leave.wait()
         raise ConnectionError("lost the queue")
 
+    leave = asyncio.Event()
     one = lifespan(app)
     await one.startup()
+    leave.set()
     await settle()
     assert "its lifespan broke while it was serving" in caplog.text
     assert "ConnectionError: lost the queue" in caplog.text

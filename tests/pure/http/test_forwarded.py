@@ -198,7 +198,10 @@ def test_hosts_are_left_alone_when_told_so():
         ("for=203.0.113.9:4711", (("203.0.113.9", 4711), "http", None)),
         ('for="203.0.113\\.9"', (("203.0.113.9", 0), "http", None)),
         ("for=6.6.6.6, for=203.0.113.9, for=10.0.0.1", (("203.0.113.9", 0), "http", None)),
-        ("for=203.0.113.9;proto=https;host=a.example, for=10.0.0.1;proto=http", (("203.0.113.9", 0), "https", b"a.example")),
+        (
+            "for=203.0.113.9;proto=https;host=a.example, for=10.0.0.1;proto=http",
+            (("203.0.113.9", 0), "https", b"a.example"),
+        ),
         ("for=6.6.6.6;proto=https;host=evil.example, for=203.0.113.9", (("203.0.113.9", 0), "http", None)),
         (" ;for=203.0.113.9 ; proto=https; , ", (("203.0.113.9", 0), "https", None)),
         ('for=203.0.113.9;ext="a,b;c"', (("203.0.113.9", 0), "http", None)),

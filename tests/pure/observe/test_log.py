@@ -131,6 +131,12 @@ def test_json_has_one_object_per_line(stream):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", document["time"])
 
 
+def test_json_without_an_exception_has_none(stream):
+    configure(Log(format="json"), stream=stream)
+    logger.info("fine")
+    assert "exception" not in json.loads(stream.getvalue())
+
+
 def test_a_file_is_reopened_by_its_name(tmp_path):
     path = tmp_path / "server.log"
     configure(Log(file=str(path)))

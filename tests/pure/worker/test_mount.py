@@ -76,6 +76,17 @@ def test_each_request_gets_its_own_copy_of_its_mounts_state():
     assert two["state"] == {"of": "/a"}
 
 
+def test_an_application_on_its_own_is_the_lone_one():
+    lone = Mounts([entry("")]).lone
+    assert lone is not None
+    assert lone.state == {"of": ""}
+
+
+@pytest.mark.parametrize(("prefixes", "root_path"), [(["", "/a"], ""), (["/a"], ""), ([""], "/base"), ([], "")])
+def test_there_is_no_lone_application_where_paths_tell_something(prefixes, root_path):
+    assert Mounts([entry(prefix) for prefix in prefixes], root_path=root_path).lone is None
+
+
 def test_two_applications_at_one_place_are_refused():
     with pytest.raises(ConfigError, match="two applications have the prefix /api"):
         Mounts([entry("/api"), entry("/api/")])
