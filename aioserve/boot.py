@@ -52,7 +52,8 @@ def run(config: Config) -> int:
         return NOT_BOUND
     try:
         if config.process.accept == "single":
-            return run_single(config, acceptor.listeners(0), on_ready=lambda: announce(config, acceptor))
+            announce(config, acceptor)
+            return run_single(config, acceptor.listeners(0), on_ready=lambda: log.info("ready: this process"))
         return run_master(config, acceptor)
     finally:
         acceptor.close()
@@ -91,7 +92,6 @@ def run_master(config: Config, acceptor: Acceptor) -> int:
 
     def child(birth: Birth) -> int:
         if birth.role is Role.WATCHER:
-            acceptor.keep_only(None)
             return run_watcher(config.reload, config.app.dir, birth)
         return run_worker(config, acceptor.listeners(birth.slot), row=birth.row, reporter=birth.channel)
 

@@ -93,6 +93,11 @@ def _no_mistaken_pattern(given: dict[str, Given], found: Mistakes) -> None:
             f"{workers.place}: {workers.value} workers contradict single ({accept.place}), which is one process; "
             "use --workers 1, or --accept shared"
         )
+    if accept.value == "single" and _value(given, "reload.enabled"):
+        found.lines.append(
+            f"{given['reload.enabled'].place} contradicts single ({accept.place}): a reload needs a master that starts "
+            "the successor; use --accept shared"
+        )
     if accept.value == "reuseport":
         binds = [text for text in _value(given, "listen.bind") or () if text and text.startswith(("unix:", "fd:"))]
         places = [given[path].place for path in ("listen.uds", "listen.fd") if _value(given, path) not in {None, ""}]

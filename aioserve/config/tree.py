@@ -173,6 +173,14 @@ class Proxy:
             env=("FORWARDED_ALLOW_IPS",),
         ),
     ] = ("127.0.0.1", "::1", "unix:")
+    forwarded_host: Annotated[
+        Switch,
+        Doc(
+            "also believe the host and port that trusted peers forward; only for a proxy that sets or removes "
+            "X-Forwarded-Host and -Port itself, since others pass on what the client has invented",
+            flag="forwarded-host",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

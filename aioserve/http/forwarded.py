@@ -74,7 +74,7 @@ class TrustedProxies:
     ``host`` tells whether X-Forwarded-Host, -Port and Forwarded's host replace the Host field.
     """
 
-    def __init__(self, entries: Sequence[str], *, host: bool = True) -> None:
+    def __init__(self, entries: Sequence[str], *, host: bool = False) -> None:
         names = [entry.strip() for entry in entries if entry.strip()]
         self._everybody: bool = "*" in names
         self._unix: bool = self._everybody or UNIX in names

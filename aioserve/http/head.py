@@ -23,7 +23,9 @@ CHUNKED: Final = -1
 _KNOWN_HOSTS: Final[set[bytes]] = set()
 _KNOWN_HOSTS_LIMIT: Final = 256
 
+#: What a Connection field nearly always says.
 _KEEP_ALIVE_SPELLINGS: Final = frozenset((b"keep-alive", b"Keep-Alive"))
+_CLOSE_SPELLINGS: Final = frozenset((b"close", b"Close"))
 
 
 #: Request lines that have passed, with what they mean. Clients of one server send the same few again and again; the
@@ -160,6 +162,10 @@ def check_host(value: bytes) -> None:
 def read_connection(head: Head, value: bytes) -> None:
     """Apply the options of a Connection field (9112 9.3): ``close`` wins over ``keep-alive``, whatever their order."""
     head.plain = False
+    if value in _CLOSE_SPELLINGS:
+        head.keep_alive = False
+        head.closing = True
+        return
     options = {option.strip(b" \t").lower() for option in value.split(b",")}
     if b"close" in options:
         head.keep_alive = False

@@ -64,11 +64,14 @@ class ServerFields:
     Shared by all writers of a loop.
     """
 
-    __slots__ = ("_date", "_extra", "_server", "block", "closing")
+    __slots__ = ("_date", "_dated", "_extra", "_server", "block", "closing")
 
     def __init__(self, *, server: bytes | None, extra: list[Header]) -> None:
         self._date: bytes | None = None
-        self._server: bytes | None = server
+        # What the operator sets takes the place of what the server would say.
+        names = {name.lower() for name, _ in extra}
+        self._server: bytes | None = None if b"server" in names else server
+        self._dated: bool = b"date" not in names
         self._extra: list[Header] = extra
         #: Every response is the last of its connection and says so.
         self.closing: bool = False
@@ -77,14 +80,14 @@ class ServerFields:
 
     def set_date(self, date: bytes | None) -> None:
         """Renew the Date, an IMF-fixdate (9110 5.6.7), at least once a second; None sends none."""
-        self._date = date
+        self._date = date if self._dated else None
         self.block = self.without(())
 
     def without(self, given: tuple[bytes, ...]) -> bytes:
         """The block less the fields that the application has ``given`` itself."""
         fields = [(b"date", self._date), (b"server", self._server), *self._extra]
         return b"".join(
-            name + b": " + value + b"\r\n" for name, value in fields if value is not None and name not in given
+            name + b": " + value + b"\r\n" for name, value in fields if value is not None and name.lower() not in given
         )
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from enum import IntEnum
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from aioserve.errors import RequestError
@@ -189,8 +190,10 @@ class Connection(asyncio.Protocol):
             server.rewrite(scope)
         app = server.enter(scope)
         writer = ResponseWriter(server.fields, head)
-        started = server.loop.time() if server.access is not None else 0.0
-        cycle = self.cycle = Cycle(self, scope, writer, head, started)
+        logged = server.access is not None
+        # libuv's clock stands still within a turn of the loop, so the log has another one; both are monotonic.
+        started = perf_counter() if logged else server.deadlines.now
+        cycle = self.cycle = Cycle(self, scope, writer, head, started, logged=logged)
         server.requests += 1
         server.requests_total += 1
         # A context of its own: what an application sets is seen by nobody else, also when it was started from within
@@ -258,6 +261,11 @@ class Connection(asyncio.Protocol):
             self._release(cycle, gone=False)
             self.abort()
 
+    def application_left(self, cycle: Cycle) -> None:
+        """The application has returned because it was told that the client is gone."""
+        self._release(cycle, gone=True)
+        self.close()
+
     def await_body(self) -> None:
         """More of the body is wanted from now on."""
         self._await(Wait.BODY)
@@ -314,7 +322,7 @@ class Connection(asyncio.Protocol):
         cycle.detach(gone=gone)
         server = self.server
         if server.access is not None:
-            cycle.ended = server.loop.time()
+            cycle.ended = perf_counter()
             server.access.record(cycle)
 
     def _await_next(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.errors import AppError, ClientDisconnected
@@ -31,7 +32,7 @@ BODY_HIGH_WATER: Final = 64 * 1024
 
 @final
 class Cycle:
-    """Times are ``loop.time()`` seconds, 0.0 while they have not come or nobody logs them."""
+    """Times are monotonic seconds; only ``started`` is known when nobody logs them, and then coarse."""
 
     __slots__ = (
         "_arrival",
@@ -40,6 +41,7 @@ class Cycle:
         "_body_size",
         "_continue",
         "_handed_over",
+        "_told_gone",
         "connection",
         "ended",
         "first_byte",
@@ -50,7 +52,14 @@ class Cycle:
     )
 
     def __init__(
-        self, connection: Connection, scope: Scope, writer: ResponseWriter, head: Head, started: float
+        self,
+        connection: Connection,
+        scope: Scope,
+        writer: ResponseWriter,
+        head: Head,
+        started: float,
+        *,
+        logged: bool,
     ) -> None:
         #: None once the response is complete or the client has gone.
         self.connection: Connection | None = connection
@@ -59,13 +68,15 @@ class Cycle:
         #: The client left before the response was complete, or was sent away.
         self.gone: bool = False
         self.started: float = started
-        self.first_byte: float = 0.0
+        # 0.0 while the first byte is to come, -1.0 when nobody wants to know.
+        self.first_byte: float = 0.0 if logged else -1.0
         self.ended: float = 0.0
         # perf: a list only when there is a body; bench/micro::cycle
         self._body: list[bytes] | None = None
         self._body_size: int = 0
         self._body_complete: bool = head.length == 0
         self._handed_over: bool = False
+        self._told_gone: bool = False
         self._continue: bool = head.expects_continue
         self._arrival: asyncio.Event | None = None
 
@@ -127,6 +138,7 @@ class Cycle:
                 return self._take_body()
             connection = self.connection
             if connection is None or connection.ended_by_peer:
+                self._told_gone = True
                 return {"type": "http.disconnect"}
             if self._continue:
                 # RFC 9110 10.1.1: the body is wanted now. A final status sent before this replaces the 100.
@@ -149,8 +161,8 @@ class Cycle:
         writer = self.writer
         data = writer.send(message)
         if data:
-            if self.started and not self.first_byte:
-                self.first_byte = connection.server.loop.time()
+            if not self.first_byte:
+                self.first_byte = perf_counter()
             connection.write(data)
             if writer.stage is DONE:
                 connection.response_complete(self)
@@ -195,6 +207,9 @@ class Cycle:
             # one that comes back is nobody's mistake.
             if error is not None and not (self.gone and isinstance(error, (OSError, asyncio.CancelledError))):
                 self._report(error)
+            return
+        if error is None and self._told_gone:
+            connection.application_left(self)
             return
         if error is None:
             done = "without sending a response" if self.writer.stage is START else "before its response was complete"

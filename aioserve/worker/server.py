@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import math
 import resource
 import time
 from email.utils import formatdate
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
 from aioserve.http.forwarded import TrustedProxies, rewrite
@@ -96,7 +98,7 @@ class Server:
         self.connections_total: int = 0
         self.request_limit: float = settings.limit_concurrency or math.inf
         self.connection_limit: int = settings.limit_connections or _spare_descriptors()
-        self._proxies: TrustedProxies = TrustedProxies(settings.trusted)
+        self._proxies: TrustedProxies = TrustedProxies(settings.trusted, host=settings.forwarded_host)
         self._cells: memoryview = (row or Scoreboard(1).row(0, 0)).cells
         self._tasks: dict[asyncio.Task[Any], Cycle] = {}
         self._gate: Gate | None = None
@@ -156,7 +158,7 @@ class Server:
         """Accept and serve. Returns once the listeners are registered with the loop."""
         self._beat_due = self.loop.time()
         self._tick()
-        self._gate = Gate(self.loop, listeners, lambda listener: Connection(self, listener), backlog=backlog)
+        self._gate = Gate(self.loop, listeners, functools.partial(Connection, self), backlog=backlog)
         await self._gate.open()
         self._cells[PHASE] = Phase.READY
 
@@ -192,7 +194,7 @@ class Server:
 
     async def _cut(self) -> None:
         """Cancel what is still running, and report it request by request."""
-        now = self.loop.time()
+        now = perf_counter()
         tasks = list(self._tasks.items())
         for task, cycle in tasks:
             log.warning("cut at the end of the grace time: %s", _describe(cycle, now))
@@ -279,5 +281,4 @@ def _spare_descriptors() -> int:
 
 def _describe(cycle: Cycle, now: float) -> str:
     scope = cycle.scope
-    age = f", {now - cycle.started:.1f} s old" if cycle.started else ""
-    return f"{scope['method']} {scope['path']!r}{age}, {cycle.sent_bytes} bytes sent"
+    return f"{scope['method']} {scope['path']!r}, {now - cycle.started:.1f} s old, {cycle.sent_bytes} bytes sent"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Final, final
 
+from aioserve.config.values import split_header
 from aioserve.http.reader import Limits
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Settings:
     extra_headers: tuple[tuple[bytes, bytes], ...]
     proxy_headers: bool
     trusted: tuple[str, ...]
+    forwarded_host: bool = False
 
     @staticmethod
     def of(config: Config) -> Settings:
@@ -61,10 +63,6 @@ class Settings:
             extra_headers=tuple(split_header(line) for line in http.header),
             proxy_headers=config.proxy.headers,
             trusted=config.proxy.forwarded_allow_ips,
+            forwarded_host=config.proxy.forwarded_host,
         )
 
-
-def split_header(line: str) -> tuple[bytes, bytes]:
-    """The name, in lower case, and the value of a checked ``Name: value``."""
-    name, _, value = line.partition(":")
-    return name.strip().lower().encode("ascii"), value.strip().encode("latin-1")

@@ -224,6 +224,21 @@ async def test_a_half_closed_client_gets_its_answer(connect):
     assert client.state == "closed"
 
 
+async def test_an_application_that_returns_on_a_half_close_is_no_error(connect, caplog):
+    async def app(scope, receive, send):
+        await receive()
+        await send(START)
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        assert (await receive())["type"] == "http.disconnect"
+
+    client = connect(app)
+    await client.ask(GET)
+    assert client.protocol.eof_received()
+    await settle()
+    assert client.state == "closed"
+    assert not caplog.records
+
+
 async def test_send_waits_while_the_client_does_not_read(connect):
     sent = []
 

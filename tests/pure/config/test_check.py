@@ -118,6 +118,11 @@ def test_what_belongs_to_reload_is_noted_without_it():
 
 def test_mistaken_values_do_not_disturb_the_checks():
     with pytest.raises(ConfigError) as caught:
-        loaded({"accept": "single", "workers": "x", "bind": ["y"], "mount": ["z"], "reload": True})
+        loaded({"accept": "single", "workers": "x", "bind": ["y"], "mount": ["z"]})
 
     assert [line.split(":")[0] for line in caught.value.problems] == ["--workers", "--bind", "--mount"]
+
+
+def test_a_single_process_cannot_reload():
+    with pytest.raises(ConfigError, match="--reload contradicts single"):
+        loaded({"accept": "single", "reload": True})

@@ -8,7 +8,7 @@ from aioserve.errors import ConfigError
 from aioserve.http.forwarded import MOST_HOPS, Forwarded, TrustedProxies, rewrite
 
 PEER = ("127.0.0.1", 40000)
-LOCAL = TrustedProxies(["127.0.0.1", "::1", "unix:", "10.0.0.0/8", "2001:db8::/32"])
+LOCAL = TrustedProxies(["127.0.0.1", "::1", "unix:", "10.0.0.0/8", "2001:db8::/32"], host=True)
 
 
 def headers(*fields: str, host: str | None = "app.internal") -> list[tuple[bytes, bytes]]:
@@ -51,12 +51,12 @@ def test_who_is_trusted(entries, peer, trusted):
 
 def test_entries_that_are_none_are_all_reported():
     with pytest.raises(ConfigError) as caught:
-        TrustedProxies(["localhost", "10.0.0.1/8", "127.0.0.1"])
+        TrustedProxies(["localhost", "10.0.0.1/8", "127.0.0.1"], host=True)
     assert [problem.split(" ")[0] for problem in caught.value.problems] == ["'localhost'", "'10.0.0.1/8'"]
 
 
 def test_the_memory_of_verdicts_is_bounded():
-    proxies = TrustedProxies(["10.0.0.0/8"])
+    proxies = TrustedProxies(["10.0.0.0/8"], host=True)
     for number in range(5000):
         proxies.trusts(f"192.0.{number // 256}.{number % 256}")
     assert proxies._verdict.cache_info().currsize <= 4096
@@ -105,11 +105,11 @@ def test_several_lines_are_one_chain():
 
 
 def test_everybody_trusted_makes_the_leftmost_the_client():
-    assert seen("X-Forwarded-For: 6.6.6.6, 203.0.113.9", trusted=TrustedProxies(["*"])).client == ("6.6.6.6", 0)
+    assert seen("X-Forwarded-For: 6.6.6.6, 203.0.113.9", trusted=TrustedProxies(["*"], host=True)).client == ("6.6.6.6", 0)
 
 
 def test_a_unix_hop_counts_only_where_unix_peers_are_trusted():
-    assert seen("X-Forwarded-For: 6.6.6.6, unix:", trusted=TrustedProxies(["127.0.0.1"])).client == PEER
+    assert seen("X-Forwarded-For: 6.6.6.6, unix:", trusted=TrustedProxies(["127.0.0.1"], host=True)).client == PEER
 
 
 def test_a_unix_peer_without_a_client_stays_without_one():

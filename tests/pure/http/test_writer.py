@@ -134,6 +134,13 @@ def test_the_application_replaces_date_and_server():
     assert b"x-a: 1\r\n" in sent
 
 
+def test_the_operator_replaces_server_and_date():
+    server = fields(server=b"aioserve", extra=[(b"Server", b"mine"), (b"Date", b"never")])
+    server.set_date(DATE)
+    sent = respond(writer(server_fields=server), start(), body(b"a"))
+    assert sent == b"HTTP/1.1 200 OK\r\nServer: mine\r\nDate: never\r\ncontent-length: 1\r\n\r\na"
+
+
 def test_a_server_that_leaves_says_so():
     server = fields()
     server.closing = True
