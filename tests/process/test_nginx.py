@@ -159,7 +159,6 @@ def test_upload_larger_than_the_buffers_arrives(tmp_path):
 
 
 def test_first_event_arrives_while_the_stream_is_open(tmp_path):
-    # A buffering proxy would keep it until some kilobytes have come.
     with Served("aioserve.example:app") as server, Nginx(tmp_path, f"127.0.0.1:{server.port}") as nginx:
         client = nginx.connect()
         client.request("GET", "/events")
