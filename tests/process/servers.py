@@ -220,13 +220,13 @@ class Served:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    def connect(self, *, timeout: float = PATIENCE) -> Client:
-        return Client(("127.0.0.1", self.port), timeout=timeout)
+    def connect(self, *, port: int = 0, timeout: float = PATIENCE) -> Client:
+        return Client(("127.0.0.1", port or self.port), timeout=timeout)
 
-    def get(self, target: str = "/", **headers: str) -> Response:
+    def get(self, target: str = "/", *, port: int = 0) -> Response:
         """One GET on a connection of its own."""
-        with self.connect() as client:
-            return client.get(target, close=True, **headers)
+        with self.connect(port=port) as client:
+            return client.get(target, close=True)
 
 
 def processes() -> dict[int, tuple[int, int]]:
