@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from aioserve.errors import RequestError
-from aioserve.http.reader import Limits, LlhttpParser, ParserPool, RequestReader
-from aioserve.http.reader_h11 import H11Parser
+from aioserve.http.parser_h11 import H11Parser
+from aioserve.http.parser_httptools import LlhttpParser
+from aioserve.http.reader import Limits, ParserPool, RequestReader
 
 PARSERS = {"httptools": LlhttpParser, "h11": H11Parser}
 

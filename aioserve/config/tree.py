@@ -153,7 +153,9 @@ class Timeout:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
     concurrency: Annotated[Count, Doc("requests in flight per worker, then 503; 0 is no limit", low=0)] = 0
-    connections: Annotated[Count, Doc("connections per worker, then no more are accepted; 0 is no limit", low=0)] = 0
+    connections: Annotated[
+        Count, Doc("connections per worker, then no more are accepted; 0: what descriptors allow", low=0)
+    ] = 0
     # nginx and Apache allow 8 KiB; 8190 is Apache's figure, and gunicorn's largest.
     request_line: Annotated[Size, Doc("the request line, then 414", low=64, high=1 << 24)] = 8190
     header_fields: Annotated[Count, Doc("header fields in a request, then 431", low=1, high=32768)] = 100

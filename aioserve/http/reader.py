@@ -12,9 +12,9 @@ been answered.
     HEAD --head complete--> BODY --last byte--> (WAIT until proceed) --> HEAD
       any state --RequestError--> DEAD: whatever comes is dropped
 
-The grammar is the parser's business (``Parser``: llhttp here, h11 in ``reader_h11``), what a head means is
-``head.interpret``'s; limits, boundaries and leading blank lines are dealt with here. A parser that is back at a message
-boundary remembers nothing of the message, so it is returned to a pool: an idle connection holds none.
+The grammar is a parser's business (``parser_httptools`` or ``parser_h11``), what a head means is ``head.interpret``'s;
+limits, boundaries and leading blank lines are dealt with here. A parser that is back at a message boundary remembers
+nothing of the message, so it is returned to a pool: an idle connection holds none.
 """
 
 from __future__ import annotations
@@ -22,11 +22,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-import httptools
-
 from aioserve.errors import RequestError
 from aioserve.http.head import CHUNKED, Head, explain, interpret
-from aioserve.http.tables import REQUEST_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,52 +102,6 @@ class Limits:
 
 
 @final
-class LlhttpParser:
-    """llhttp through httptools, strict as it comes. Its leniency switches only loosen it and are left alone."""
-
-    __slots__ = ("_feed", "body", "fields", "message_complete", "noticed")
-
-    # httptools asks for each callback by name. The request line is read from the raw bytes, where several spaces can be
-    # seen, and the end of the head is known from them too.
-    # perf: None is found, a missing attribute is an exception each; a parser costs half; bench/micro::reader
-    on_message_begin = on_url = on_status = on_headers_complete = on_chunk_header = on_chunk_complete = None
-
-    def __init__(self) -> None:
-        self.body: list[bytes] = []
-        self.begin()
-        self._feed = httptools.HttpRequestParser(self).feed_data
-
-    def begin(self) -> None:
-        """Be ready for a message; llhttp must stand between two."""
-        self.fields: list[Header] = []
-        self.noticed: list[Header] = []
-        self.message_complete: bool = False
-
-    def feed(self, data: bytes) -> None:
-        """Parse ``data``, which ends at or before the end of the message."""
-        try:
-            self._feed(data)
-        except httptools.HttpParserUpgrade:
-            # The end of a head that asks for another protocol. Nothing behind it was fed, so nothing is lost.
-            pass
-        except httptools.HttpParserError as error:
-            raise RequestError(400, str(error)) from error
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # RFC 9112 5.1: white space around a value is no part of it; llhttp leaves what follows it.
-        field = (name.lower(), value.rstrip())
-        if field[0] in REQUEST_FIELDS:
-            self.noticed.append(field)
-        self.fields.append(field)
-
-    def on_body(self, data: bytes) -> None:
-        self.body.append(data)
-
-    def on_message_complete(self) -> None:
-        self.message_complete = True
-
-
-@final
 class ParserPool:
     """Parsers of one loop that stand between two messages, ready for any of its connections."""
 
@@ -160,7 +111,7 @@ class ParserPool:
     #: over from a burst of slow clients.
     LIMIT: Final = 64
 
-    def __init__(self, make: type[Parser] = LlhttpParser) -> None:
+    def __init__(self, make: type[Parser]) -> None:
         self.make: type[Parser] = make
         self.spare: list[Parser] = []
 

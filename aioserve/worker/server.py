@@ -20,8 +20,9 @@ from email.utils import formatdate
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
+from aioserve.errors import BootError
 from aioserve.http.forwarded import TrustedProxies, rewrite
-from aioserve.http.reader import LlhttpParser, Parser, ParserPool
+from aioserve.http.reader import ParserPool
 from aioserve.http.writer import ServerFields
 from aioserve.observe.scoreboard import (
     CONNECTIONS,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from aioserve.accept.base import Listener
     from aioserve.errors import RequestError
+    from aioserve.http.reader import Parser
     from aioserve.types import Address, ASGIApp, Scope
     from aioserve.worker.cycle import Cycle
     from aioserve.worker.settings import Settings
@@ -257,11 +259,20 @@ class Server:
 
 
 def _parser(kind: str) -> type[Parser]:
-    if kind == "h11":
-        from aioserve.http.reader_h11 import H11Parser
+    """The parser of that name; ``auto`` is httptools wherever it can be imported."""
+    if kind != "h11":
+        try:
+            from aioserve.http.parser_httptools import LlhttpParser
+        except ImportError as error:
+            if kind != "auto":
+                raise BootError(
+                    f"--http httptools: it cannot be imported ({error}); install httptools or pass --http h11"
+                ) from None
+        else:
+            return LlhttpParser
+    from aioserve.http.parser_h11 import H11Parser
 
-        return H11Parser
-    return LlhttpParser
+    return H11Parser
 
 
 def _resolution(settings: Settings) -> float:

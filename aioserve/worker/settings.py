@@ -65,4 +65,3 @@ class Settings:
             trusted=config.proxy.forwarded_allow_ips,
             forwarded_host=config.proxy.forwarded_host,
         )
-

@@ -105,7 +105,10 @@ def test_several_lines_are_one_chain():
 
 
 def test_everybody_trusted_makes_the_leftmost_the_client():
-    assert seen("X-Forwarded-For: 6.6.6.6, 203.0.113.9", trusted=TrustedProxies(["*"], host=True)).client == ("6.6.6.6", 0)
+    assert seen("X-Forwarded-For: 6.6.6.6, 203.0.113.9", trusted=TrustedProxies(["*"], host=True)).client == (
+        "6.6.6.6",
+        0,
+    )
 
 
 def test_a_unix_hop_counts_only_where_unix_peers_are_trusted():

@@ -255,7 +255,7 @@ def test_a_dead_reader_ignores_everything():
 
 
 def test_an_idle_reader_holds_no_parser():
-    pool = ParserPool()
+    pool = ParserPool(PARSERS["httptools"])
     sink = RecordingSink()
     sink.reader = RequestReader(sink, pool, Limits())
     sink.feed(GET).feed(post(b"Content-Length: 1", body=b"x")).feed(GET)
@@ -264,7 +264,7 @@ def test_an_idle_reader_holds_no_parser():
 
 
 def test_a_parser_that_was_told_to_close_is_not_used_again():
-    pool = ParserPool()
+    pool = ParserPool(PARSERS["httptools"])
     sink = RecordingSink()
     sink.reader = RequestReader(sink, pool, Limits())
     sink.feed(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
