@@ -139,10 +139,14 @@ def test_what_a_client_claims_does_not_get_through(tmp_path, claim):
 
 
 def test_client_that_names_no_host_is_served(tmp_path):
-    with Served("aioserve.example:app") as server, Nginx(tmp_path, f"127.0.0.1:{server.port}") as nginx:
-        with socket.create_connection(("127.0.0.1", nginx.port), PATIENCE) as client:
-            client.sendall(b"GET /hello HTTP/1.0\r\n\r\n")
-            answer = client.makefile("rb").read()
+    with (
+        Served("aioserve.example:app") as server,
+        Nginx(tmp_path, f"127.0.0.1:{server.port}") as nginx,
+        socket.create_connection(("127.0.0.1", nginx.port), PATIENCE) as client,
+        client.makefile("rb") as answers,
+    ):
+        client.sendall(b"GET /hello HTTP/1.0\r\n\r\n")
+        answer = answers.read()
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.endswith(b"Hello, World!")
 
