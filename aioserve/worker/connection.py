@@ -14,13 +14,16 @@ What a connection waits for (``Wait``), each with its limit and what happens the
     LINGER     the client to read its answer and leave      LINGER_SECONDS      abort
     CLOSING    the kernel to take the last bytes            write_timeout       abort
 
-Besides, while the client does not read (``write_resumed`` is set), write_timeout without progress aborts.
+Besides, while the client does not read (``write_resumed`` is set), write_timeout without progress resets.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import sys
+from contextlib import suppress
 from enum import IntEnum
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast, final
@@ -53,6 +56,10 @@ DISCARD_LIMIT: Final = 256 * 1024
 #: How long a client has to read its last answer and to close, in seconds (RFC 9112 9.6: a server that closes at once
 #: may have its last response destroyed by a reset).
 LINGER_SECONDS: Final = 2.0
+
+
+#: SO_LINGER with a time of 0 (socket(7)): the kernel drops what it has not sent, and closing sends a reset.
+LINGER_NOT: Final = struct.pack("ii", 1, 0)
 
 
 class Wait(IntEnum):
@@ -259,7 +266,7 @@ class Connection(asyncio.Protocol):
             self._answer(cycle, 500, "Internal Server Error")
         else:
             self._release(cycle, gone=False)
-            self.abort()
+            self.reset()
 
     def application_left(self, cycle: Cycle) -> None:
         """The application has returned because it was told that the client is gone."""
@@ -304,8 +311,21 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Break the connection."""
+        """Close at once; what the kernel has taken over still arrives."""
         if self._transport is not None:
+            self._transport.abort()
+
+    def reset(self) -> None:
+        """Break the connection, so that the client can tell and the kernel keeps nothing.
+
+        After a mere close the kernel offers what it holds, megabytes for a client that does not read, for minutes, and
+        ends it with a FIN, which passes for the end of a body without a length (RFC 9112 8).
+        """
+        if self._transport is not None:
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None:
+                with suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
             self._transport.abort()
 
     @property
@@ -375,7 +395,7 @@ class Connection(asyncio.Protocol):
         cycle = self.cycle
         if cycle is not None and not cycle.nothing_sent:
             self._release(cycle, gone=True)
-            self.abort()
+            self.reset()
         else:
             self._answer(cycle, error.status, error.reason)
 
@@ -434,4 +454,4 @@ class Connection(asyncio.Protocol):
             server.deadlines.file(self, self._since + server.waits[Wait.CLOSING])
         else:
             server.stalled(self.client)
-            self.abort()
+            self.reset()

@@ -72,6 +72,8 @@ async def serve_until_stopped(
         await stop.requested.wait()
         await server.drain(settings.graceful_shutdown, stop.quick)
     finally:
+        if not server.draining:  # cancelled, or a listener could not be registered
+            await server.drain(0.0, stop.quick)
         await applications.shutdown()
         server.stop()
 

@@ -1,0 +1,137 @@
+"""aioserve in somebody else's loop, thread and test."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+import httpx
+import pytest
+
+import aioserve
+from aioserve.testing import serving
+
+
+async def hello(scope, receive, send):
+    assert scope["type"] == "http"
+    body = scope["path"].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+class WithLifespan:
+    def __init__(self, fail=False):
+        self.events = []
+        self.fail = fail
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "lifespan":
+            return await hello(scope, receive, send)
+        while True:
+            kind = (await receive())["type"]
+            self.events.append(kind)
+            if self.fail:
+                return await send({"type": "lifespan.startup.failed", "message": "no database"})
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.shutdown":
+                return None
+
+
+async def test_serve_says_when_it_accepts_and_where_and_ends_when_told():
+    app = WithLifespan()
+    shutdown, started = asyncio.Event(), asyncio.get_running_loop().create_future()
+    serving_task = asyncio.ensure_future(
+        aioserve.serve(app, port=0, access_log=False, shutdown=shutdown, started=started)
+    )
+    running = await asyncio.wait_for(started, 10)
+    assert running.url == f"http://127.0.0.1:{running.port}"
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(running.url + "/x")).text == "/x"
+    shutdown.set()
+    await asyncio.wait_for(serving_task, 10)
+    assert app.events == ["lifespan.startup", "lifespan.shutdown"]
+
+
+async def test_serve_leaves_signals_alone():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    shutdown, started = asyncio.Event(), asyncio.get_running_loop().create_future()
+    task = asyncio.ensure_future(aioserve.serve(hello, port=0, shutdown=shutdown, started=started))
+    await asyncio.wait_for(started, 10)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
+    shutdown.set()
+    await asyncio.wait_for(task, 10)
+
+
+async def test_cancelling_serve_shuts_the_application_down():
+    app = WithLifespan()
+    started = asyncio.get_running_loop().create_future()
+    task = asyncio.ensure_future(aioserve.serve(app, port=0, started=started))
+    running = await asyncio.wait_for(started, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 10)
+    assert app.events[-1] == "lifespan.shutdown"
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", running.port), timeout=1)
+
+
+async def test_a_failed_startup_reaches_both_who_serve_and_who_wait():
+    started = asyncio.get_running_loop().create_future()
+    with pytest.raises(aioserve.BootError, match="no database"):
+        await aioserve.serve(WithLifespan(fail=True), port=0, started=started)
+    with pytest.raises(aioserve.BootError, match="no database"):
+        await started
+
+
+async def test_a_taken_address_is_a_bind_error():
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(aioserve.BindError, match="another process is listening there"):
+        await aioserve.serve(hello, port=taken.getsockname()[1])
+
+
+async def test_all_wrong_settings_are_reported_together():
+    with pytest.raises(aioserve.ConfigError) as caught:
+        await aioserve.serve(hello, port=70000, backlog=0, timout_header=1)
+    assert len(caught.value.problems) == 3
+
+
+async def test_a_config_and_settings_exclude_each_other():
+    with pytest.raises(aioserve.ConfigError, match="not both"):
+        await aioserve.serve(hello, aioserve.Config(), port=0)
+
+
+def test_a_server_in_a_thread_serves_and_stops():
+    with serving(hello) as running:
+        assert httpx.get(running.url + "/thread").text == "/thread"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(running.url)
+
+
+def test_a_server_that_cannot_start_raises_in_the_test():
+    with pytest.raises(aioserve.BootError, match="no database"), serving(WithLifespan(fail=True)):
+        pass
+
+
+def test_the_fixture_serves_until_the_test_is_over(pytester, monkeypatch):
+    pytester.makepyfile(
+        """
+        import urllib.request
+
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"hi"})
+
+        def test_it(aioserve_server):
+            running = aioserve_server(app, lifespan="off")
+            with urllib.request.urlopen(running.url) as response:
+                assert response.read() == b"hi"
+        """
+    )
+    result = pytester.runpytest_inprocess("-p", "aioserve.pytest_plugin", "-p", "no:xdist", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+
+
+def test_only_the_public_names_are_offered():
+    assert all(hasattr(aioserve, name) for name in aioserve.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        aioserve.nothing  # noqa: B018
