@@ -76,6 +76,13 @@ async def large(scope, receive, send):
     await send({"type": "http.response.body"})
 
 
+async def breaks(scope, receive, send):
+    """A response that ends in an error."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+    raise RuntimeError("in the middle of a response")
+
+
 async def refuse(scope, receive, send):
     """A final answer without a look at the body."""
     await answer(send, b"no", 403)
@@ -92,5 +99,6 @@ PATHS = {
     "/started": started,
     "/scope": describe,
     "/large": large,
+    "/breaks": breaks,
     "/refuse": refuse,
 }
