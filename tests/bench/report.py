@@ -1,0 +1,182 @@
+"""From raw numbers to tables. Nothing here measures: a report can be made again from the JSON at any time.
+
+Only visits without problems count. A cell that lost some of them says so with a dagger, one that lost all of them is
+empty but for the dagger, and the reasons follow the table.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+
+from tests.bench.workloads import IDLE, WORKLOADS
+
+#: A server that was busy for less of its core than this was waiting for wrk, or for others to leave.
+BUSY = 0.9
+
+#: What other processes may take of a core; the kernel's own work and the harness are below this.
+QUIET = 0.05
+
+
+def summarize(results):
+    """(workload, server) -> medians over the rounds, the ratio to the base pair by pair, and what was wrong."""
+    base = results["settings"]["base"]
+    rounds = results["settings"]["rounds"]
+    cells = {}
+    visits = {(v["workload"], v["server"], v["round"]): v for v in results["visits"]}
+    for workload, server in dict.fromkeys((w, s) for w, s, _ in visits):
+        mine = [visits[workload, server, r] for r in range(rounds) if (workload, server, r) in visits]
+        clean = [visit for visit in mine if not visit["problems"]]
+        cell = {"rounds": len(mine), "clean": len(clean), "problems": _reasons(mine), "ratio": None}
+        for key in sorted({key for visit in clean for key, value in visit.items() if _is_number(value)} - {"round"}):
+            cell[key] = median(visit[key] for visit in clean)
+        ratios = [
+            visit["requests_per_second"] / visits[workload, base, visit["round"]]["requests_per_second"]
+            for visit in clean
+            if "requests_per_second" in visit and not _problems(visits, workload, base, visit["round"])
+        ]
+        if ratios:
+            cell |= {"ratio": median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
+        cells[workload, server] = cell
+    return cells
+
+
+def render(results):
+    """The Markdown table for the README: throughput against the base and CPU time, memory in the last two columns."""
+    cells = summarize(results)
+    settings, servers = results["settings"], _servers(results)
+    workloads = [name for name in WORKLOADS if any((name, server) in cells for server in servers)]
+    idle = any((IDLE, server) in cells for server in servers)
+    header = ["", *(WORKLOADS[name].title for name in workloads), *(["at rest", "idle connection"] if idle else [])]
+    rows = []
+    for server in servers:
+        row = [f"{server} {results['versions'][server]}"]
+        row += [_cell(cells.get((name, server)), _speed) for name in workloads]
+        if idle:
+            weight = cells.get((IDLE, server))
+            row += [_cell(weight, lambda c: f"{c['pss_before_kib'] / 1024:.0f} MiB")]
+            row += [_cell(weight, lambda c: f"{c['kib_per_connection']:.1f} KiB")]
+        rows.append(row)
+    caption = (
+        f"Requests per second as a multiple of {settings['base']}'s, and CPU microseconds per request: medians of"
+        f" {settings['rounds']} rounds of {settings['seconds']} s. {_conditions(results)}"
+    )
+    return "\n".join([caption, "", *_markdown(header, rows), *_footnotes(cells)])
+
+
+def details(results):
+    """A table per workload with everything that was measured."""
+    cells = summarize(results)
+    parts = [_conditions(results)]
+    for name, workload in WORKLOADS.items():
+        rows = [
+            [
+                server,
+                _cell(cell, lambda c: f"{c['requests_per_second']:,.0f}"),
+                _cell(cell, _ratio),
+                _cell(cell, lambda c: f"{c['cpu_us_per_request']:.1f}"),
+                _cell(cell, lambda c: f"{c['p50_us'] / 1e3:.2f}"),
+                _cell(cell, lambda c: f"{c['p99_us'] / 1e3:.2f}"),
+                _cell(cell, lambda c: f"{c['pss_kib'] / 1024:.1f}"),
+                _cell(cell, lambda c: f"{c['server_busy']:.0%} / {c['client_busy']:.0%}"),
+                _cell(cell, lambda c: f"{c['others_on_server_core']:.0%} / {c['others_on_client_core']:.0%}"),
+            ]
+            for server in _servers(results)
+            if (cell := cells.get((name, server)))
+        ]
+        if rows:
+            header = ["", "requests/s", f"x {results['settings']['base']}", "CPU us", "p50 ms", "p99 ms", "PSS MiB",
+                      "busy: server / wrk", "others on their cores"]  # fmt: skip
+            parts += ["", f"### {workload.title}, {workload.connections} connections", "", *_markdown(header, rows)]
+    rows = [
+        [
+            server,
+            _cell(cell, lambda c: f"{c['kib_per_connection']:.2f}"),
+            _cell(cell, lambda c: f"{c['pss_before_kib'] / 1024:.1f}"),
+            _cell(cell, lambda c: f"{c['pss_after_kib'] / 1024:.1f}"),
+        ]
+        for server in _servers(results)
+        if (cell := cells.get((IDLE, server)))
+    ]
+    if rows:
+        parts += ["", f"### {results['settings']['idle_connections']} idle connections", ""]
+        parts += _markdown(["", "KiB each", "PSS MiB without", "PSS MiB with"], rows)
+    return "\n".join([*parts, *_footnotes(cells)])
+
+
+def _speed(cell):
+    ratio = f"{cell['ratio']:.2f} x" if cell["ratio"] is not None else "-"
+    return f"{ratio}{_waited(cell)} · {cell['cpu_us_per_request']:.1f} µs"
+
+
+def _ratio(cell):
+    if cell["ratio"] is None:
+        return "-"
+    return f"{cell['ratio']:.2f} ({cell['ratio_low']:.2f}-{cell['ratio_high']:.2f}){_waited(cell)}"
+
+
+def _waited(cell):
+    return " ‡" if cell["server_busy"] < BUSY else ""
+
+
+def _cell(cell, form):
+    if cell is None:
+        return ""
+    dagger = "†" if cell["problems"] else ""
+    return f"{form(cell)} {dagger}".strip() if cell["clean"] else dagger
+
+
+def _footnotes(cells):
+    notes = [
+        f"- {workload}, {server}: {cell['rounds'] - cell['clean']} of {cell['rounds']} rounds do not count"
+        f" ({'; '.join(cell['problems'])})"
+        for (workload, server), cell in cells.items()
+        if cell["problems"]
+    ]
+    waited = any(cell["clean"] and _waited(cell) for cell in cells.values() if "server_busy" in cell)
+    return [
+        *(["", "†", *notes] if notes else []),
+        *(["", f"‡ busy for less than {BUSY:.0%} of its core: not the server was the limit."] if waited else []),
+    ]
+
+
+def _conditions(results):
+    machine, versions, settings = results["machine"], results["versions"], results["settings"]
+    return (
+        f"One worker on one core, wrk {versions['wrk']} on another; {machine['cpu']}, {machine['kernel']},"
+        f" {versions['python']}, uvloop {versions['uvloop']}, commit {results['commit'][:9]}"
+        f"{' with changes' if results['dirty'] else ''}, {results['date'][:10]}."
+        + (" **One core for both: these numbers say nothing.**" if settings["cores"][0] == settings["cores"][1] else "")
+        + _unrest(results["visits"])
+    )
+
+
+def _unrest(visits):
+    shares = [visit["others_on_server_core"] for visit in visits if "others_on_server_core" in visit]
+    if not shares or median(shares) <= QUIET:
+        return ""
+    return (
+        f" **The machine was not quiet: others took {median(shares):.0%} of the servers' core (median;"
+        f" {max(shares):.0%} at worst).**"
+    )
+
+
+def _servers(results):
+    return [name for name in results["settings"]["servers"] if name in results["versions"]]
+
+
+def _reasons(visits):
+    return sorted({reason for visit in visits for reason in visit["problems"]})
+
+
+def _problems(visits, workload, server, number):
+    visit = visits.get((workload, server, number))
+    return ["not visited"] if visit is None else visit["problems"]
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _markdown(header, rows):
+    rules = ["-", *["-:"] * (len(header) - 1)]
+    return ["| " + " | ".join(row) + " |" for row in (header, rules, *rows)]
