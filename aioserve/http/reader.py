@@ -207,7 +207,8 @@ class RequestReader:
             raise
         finally:
             self.feeding = False
-        return self._pieces != b""
+        # Not of a chunked body: reading would stop, and what only framing has arrived for would never be complete.
+        return self._pieces != b"" and self.stage is HEAD
 
     def proceed(self) -> bool:
         """The response is complete: let the next request in. True if ``feed`` must be called for bytes that wait."""

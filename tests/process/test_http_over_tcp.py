@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,6 +126,17 @@ def test_chunked_upload_arrives_whole(client):
     assert client.get("/").status == 200
 
 
+def test_chunked_upload_in_single_bytes_arrives_whole(client):
+    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    client.send(b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n")
+    body = b"3\r\nabc\r\n5;ext=1\r\ndefgh\r\n0\r\nx-trailer: 1\r\n\r\n"
+    for at in range(len(body)):
+        client.send(body[at : at + 1])
+
+    assert client.response().text == "abcdefgh"
+    assert client.get("/").status == 200
+
+
 def test_body_longer_than_the_limit_is_refused_by_its_length(client):
     client.request("/echo", method="POST", body=bytes(BODY_LIMIT + 1))
 
@@ -157,7 +169,7 @@ def test_body_that_the_application_does_not_read_is_passed_over(client):
 
 def test_client_that_half_closes_still_gets_its_answer(client):
     client.send(b"GET /large?4 HTTP/1.1\r\nhost: test\r\n\r\n")
-    client.sock.shutdown(1)
+    client.sock.shutdown(socket.SHUT_WR)
 
     assert len(client.response().body) == 4 * 1024 * 1024
     assert client.rest() == b""
@@ -189,4 +201,4 @@ def test_response_that_breaks_off_ends_in_a_reset_and_not_in_what_passes_for_an_
         with pytest.raises(ConnectionResetError):
             while client.sock.recv(65536):
                 pass
-        assert "RuntimeError: in the middle of a response" in server.log()
+        server.wait_for("RuntimeError: in the middle of a response")

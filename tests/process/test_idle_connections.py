@@ -22,7 +22,7 @@ WANTED = 10_000
 OWN = 1_000
 
 #: Longer than it takes to open them all on a busy machine; seconds.
-KEEP_ALIVE = 12
+KEEP_ALIVE = 8
 
 #: What an idle connection may cost, in bytes of the workers' memory.
 COST_LIMIT = 4096

@@ -516,3 +516,12 @@ async def test_a_second_wish_to_stop_ends_the_grace_time(connect):
     hurry = asyncio.Event()
     hurry.set()
     await asyncio.wait_for(client.server.drain(1000.0, hurry), 10)
+
+
+async def test_reading_goes_on_when_only_the_framing_of_a_chunk_has_come(connect):
+    client = connect(echo)
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    await settle()
+    client.send(b"0\r\n")
+    assert client.transport.reading
+    assert (await client.ask(b"\r\n")).endswith(b"content-length: 3\r\n\r\nabc")
