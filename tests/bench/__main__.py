@@ -15,15 +15,18 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.bench import idle, machine, report
-from tests.bench.servers import PEERS, Running, ServerError, installed
+from tests.bench.servers import DEFAULT, PEERS, Running, ServerError, installed
 from tests.bench.visit import visit
 from tests.bench.workloads import IDLE, WORKLOADS, answers
+
+TOOLS = ("wrk", "taskset")
 
 
 def main(argv=None):
@@ -31,8 +34,11 @@ def main(argv=None):
     if options.render:
         print(report.render(json.loads(options.render.read_text())))
         return
+    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if absent:
+        sys.exit(f"not installed: {', '.join(absent)}")
     # Whoever ends the harness ends what it has started.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     results = run(options)
     if options.json:
@@ -45,7 +51,7 @@ def parse(argv):
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each visit")
-    parser.add_argument("--servers", type=_names(PEERS), default=list(PEERS), metavar="A,B", help=", ".join(PEERS))
+    parser.add_argument("--servers", type=_names(PEERS), default=DEFAULT, metavar="A,B", help=", ".join(PEERS))
     workloads = [*WORKLOADS, IDLE]
     parser.add_argument(
         "--workloads", type=_names(workloads), default=workloads, metavar="X,Y", help=", ".join(workloads)

@@ -26,16 +26,21 @@ def summarize(results):
     for workload, server in dict.fromkeys((w, s) for w, s, _ in visits):
         mine = [visits[workload, server, r] for r in range(rounds) if (workload, server, r) in visits]
         clean = [visit for visit in mine if not visit["problems"]]
-        cell = {"rounds": len(mine), "clean": len(clean), "problems": _reasons(mine), "ratio": None}
+        cell = {"rounds": len(mine), "clean": len(clean), "problems": _reasons(mine)}
         for key in sorted({key for visit in clean for key, value in visit.items() if _is_number(value)} - {"round"}):
             cell[key] = median(visit[key] for visit in clean)
-        ratios = [
-            visit["requests_per_second"] / visits[workload, base, visit["round"]]["requests_per_second"]
+        pairs = [
+            (visit, visits[workload, base, visit["round"]])
             for visit in clean
             if "requests_per_second" in visit and not _problems(visits, workload, base, visit["round"])
         ]
-        if ratios:
+        if pairs:
+            ratios = [visit["requests_per_second"] / other["requests_per_second"] for visit, other in pairs]
             cell |= {"ratio": median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
+            # The other way round, so that more is better in both. It stands also when wrk or others were the limit.
+            cell["cpu_ratio"] = median(
+                other["cpu_us_per_request"] / visit["cpu_us_per_request"] for visit, other in pairs
+            )
         cells[workload, server] = cell
     return cells
 
@@ -74,6 +79,7 @@ def details(results):
                 _cell(cell, lambda c: f"{c['requests_per_second']:,.0f}"),
                 _cell(cell, _ratio),
                 _cell(cell, lambda c: f"{c['cpu_us_per_request']:.1f}"),
+                _cell(cell, lambda c: f"{c['cpu_ratio']:.2f}" if "cpu_ratio" in c else "-"),
                 _cell(cell, lambda c: f"{c['p50_us'] / 1e3:.2f}"),
                 _cell(cell, lambda c: f"{c['p99_us'] / 1e3:.2f}"),
                 _cell(cell, lambda c: f"{c['pss_kib'] / 1024:.1f}"),
@@ -84,8 +90,9 @@ def details(results):
             if (cell := cells.get((name, server)))
         ]
         if rows:
-            header = ["", "requests/s", f"x {results['settings']['base']}", "CPU us", "p50 ms", "p99 ms", "PSS MiB",
-                      "busy: server / wrk", "others on their cores"]  # fmt: skip
+            base = f"x {results['settings']['base']}"
+            header = ["", "requests/s", base, "CPU us", base, "p50 ms", "p99 ms", "PSS MiB", "busy: server / wrk",
+                      "others on their cores"]  # fmt: skip
             parts += ["", f"### {workload.title}, {workload.connections} connections", "", *_markdown(header, rows)]
     rows = [
         [
@@ -104,12 +111,12 @@ def details(results):
 
 
 def _speed(cell):
-    ratio = f"{cell['ratio']:.2f} x" if cell["ratio"] is not None else "-"
+    ratio = f"{cell['ratio']:.2f} x" if "ratio" in cell else "-"
     return f"{ratio}{_waited(cell)} · {cell['cpu_us_per_request']:.1f} µs"
 
 
 def _ratio(cell):
-    if cell["ratio"] is None:
+    if "ratio" not in cell:
         return "-"
     return f"{cell['ratio']:.2f} ({cell['ratio_low']:.2f}-{cell['ratio_high']:.2f}){_waited(cell)}"
 
