@@ -150,6 +150,9 @@ class Master:
                 if number == signal.SIGUSR1:
                     self._reopen_logs()
                 self._dispatch(_REQUESTS[number])
+                if isinstance(_REQUESTS[number], StopRequested):
+                    # From now on nobody accepts: a connection taken by the kernel would wait for the end of the drain.
+                    self._acceptor.close()
 
     def _read_channel(self, pid: int) -> None:
         if pid not in self._children:  # reaped earlier in this turn

@@ -70,6 +70,10 @@ async def serve_until_stopped(
         await server.start(listeners, backlog=backlog)
         on_ready()
         await stop.requested.wait()
+        # Once no process has a copy of a socket, a new client is refused and goes elsewhere. As long as one has, the
+        # kernel takes its connection, and nobody ever looks at it.
+        for listener in listeners:
+            listener.sock.close()
         await server.drain(settings.graceful_shutdown, stop.quick)
     finally:
         if not server.draining:  # cancelled, or a listener could not be registered

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.clients import Client, Load, Response
+from tests.process.clients import Broken, Client, Load, Response
 from tests.process.servers import Served, wait_until
 
 if TYPE_CHECKING:
@@ -221,3 +221,24 @@ def test_one_process_without_a_master_leaves_at_the_second_interrupt():
 
         assert server.wait() == 0
         assert "cut at the end of the grace time: POST '/echo'" in server.log()
+
+
+@pytest.mark.parametrize("mode", [("--workers", "2", "--reuseport"), ("--workers", "2"), ("--accept", "single")])
+def test_new_clients_are_refused_while_the_server_drains(mode):
+    with Served("plain:app", *mode) as server, server.connect() as client:
+        request = Slow(client)
+        server.signal(signal.SIGTERM)
+
+        wait_until(lambda: refuses(server), "a new connection is refused")
+        assert request.finish().text == "abcd"
+        assert server.wait() == 0
+
+
+def refuses(server: Served) -> bool:
+    """Whether nobody takes a connection; one that was taken just before is closed without an answer."""
+    try:
+        with server.connect() as client, suppress(Broken, ConnectionError):
+            client.get("/")
+    except ConnectionRefusedError:
+        return True
+    return False
