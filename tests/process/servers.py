@@ -186,8 +186,8 @@ class Served:
                 self._news.wait(left)
 
     def wait_ready(self) -> None:
-        """Until it serves. Without a master, the first thing it says is where it listens, and it serves then."""
-        self.wait_for("listening on " if "single" in self.arguments else " ready: ")
+        """Until every worker serves."""
+        self.wait_for(" ready: ")
 
     def stdout(self) -> str:
         """What was written to the standard output so far."""

@@ -104,4 +104,4 @@ def text_of(path):
 
 def port_in(path):
     _, found, after = text_of(path).partition("listening on http://127.0.0.1:")
-    return int(after.split()[0]) if found and "\n" in after and "complete" in after else 0
+    return int(after.split()[0]) if found and "\n" in after and "ready: " in after else 0
