@@ -306,6 +306,8 @@ class RequestReader:
             self._begin_body(parser, head)
             sink.on_request(head)
             return
+        # A parser in the pool is anybody's: this connection must not keep it.
+        self._parser = None
         if head.keep_alive and head.plain:
             self.pool.give(parser)
         self.stage = WAIT

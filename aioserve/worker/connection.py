@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from aioserve.accept.base import Listener
     from aioserve.http.head import Head
-    from aioserve.types import Address, Header
+    from aioserve.types import Address, ASGIApp, Header
     from aioserve.worker.deadlines import Timed
     from aioserve.worker.server import Server
 
@@ -90,6 +90,7 @@ class Connection(asyncio.Protocol):
         "_queued",
         "_since",
         "_transport",
+        "_unstarted",
         "_waiting",
         "bucket",
         "cycle",
@@ -110,6 +111,8 @@ class Connection(asyncio.Protocol):
         self.bucket: set[Timed] | None = None
         self._listener: Listener = listener
         self._transport: asyncio.Transport | None = None
+        # The application of a request whose body is being parsed for the first time.
+        self._unstarted: ASGIApp | None = None
         self._client: Address | None = None
         self._local: tuple[str, int | None] | None = listener.server
         self._waiting: Wait = Wait.FIRST
@@ -142,6 +145,8 @@ class Connection(asyncio.Protocol):
         try:
             if self.reader.feed(data):
                 self._hang()
+            if self._unstarted is not None and self.cycle is not None:
+                self._start(self.cycle, self._unstarted)
         except RequestError as error:
             self._refuse(error)
 
@@ -200,22 +205,12 @@ class Connection(asyncio.Protocol):
         logged = server.access is not None
         # libuv's clock stands still within a turn of the loop, so the log has another one; both are monotonic.
         started = perf_counter() if logged else server.deadlines.now
-        cycle = self.cycle = Cycle(self, scope, writer, head, started, logged=logged)
-        server.requests += 1
-        server.requests_total += 1
-        # A context of its own: what an application sets is seen by nobody else, also when it was started from within
-        # the task of the request before.
-        context = server.context.copy()
-        coroutine = app(scope, cycle.receive, cycle.send)
-        if EAGER:
-            task = Task(coroutine, loop=server.loop, name="request", context=context, eager_start=True)
-            if task.done():
-                server.requests -= 1
-                cycle.finished(task)
-                return
+        cycle = self.cycle = Cycle(self, scope, writer, head, started, logged)
+        if head.length:
+            # What came of the body in the same read is parsed first: then receive() has it and need not wait.
+            self._unstarted = app
         else:
-            task = Task(coroutine, loop=server.loop, name="request", context=context)
-        server.watch(cycle, task)
+            self._start(cycle, app)
 
     def on_body(self, data: bytes) -> None:
         cycle = self.cycle
@@ -233,6 +228,8 @@ class Connection(asyncio.Protocol):
         if cycle is not None:
             self._waiting = NOTHING
             cycle.end()
+            if self._unstarted is not None:
+                self._start(cycle, self._unstarted)
         elif self._waiting is Wait.BODY:
             # The response was complete before its request; what was left of that has now been discarded.
             self._await_next()
@@ -335,10 +332,30 @@ class Connection(asyncio.Protocol):
             self._ask_addresses(self._transport)
         return f"{self._client[0]}:{self._client[1]}" if self._client else "unix"
 
+    def _start(self, cycle: Cycle, app: ASGIApp) -> None:
+        """Run the application, as far as it goes without waiting where tasks can be eager."""
+        server = self.server
+        self._unstarted = None
+        server.requests += 1
+        server.requests_total += 1
+        # A context of its own: what an application sets is seen by nobody else, also when it was started from within
+        # the task of the request before.
+        context = server.context.copy()
+        coroutine = app(cycle.scope, cycle.receive, cycle.send)
+        if EAGER:
+            task = Task(coroutine, loop=server.loop, name="request", context=context, eager_start=True)
+            if task.done():
+                server.requests -= 1
+                cycle.finished(task)
+                return
+        else:
+            task = Task(coroutine, loop=server.loop, name="request", context=context)
+        server.watch(cycle, task)
+
     # What happens rarely.
 
     def _release(self, cycle: Cycle, *, gone: bool) -> None:
-        self.cycle = None
+        self.cycle = self._unstarted = None
         cycle.detach(gone=gone)
         server = self.server
         if server.access is not None:

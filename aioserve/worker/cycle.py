@@ -58,7 +58,6 @@ class Cycle:
         writer: ResponseWriter,
         head: Head,
         started: float,
-        *,
         logged: bool,
     ) -> None:
         #: None once the response is complete or the client has gone.

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 REPO = Path(__file__).resolve().parents[2]
 LAB = REPO.parent / "shared" / "tools" / "container-lab.sh"
 
-#: A stand-in for the Dockerfile's base image, and what is made on it.
+#: A stand-in for the Dockerfile's base image, and what is made on it: names that no other run on this machine has.
 BASE = "localhost/python-base:1"
-IMAGE = "localhost/aioserve:test"
-EXTENDED = "localhost/aioserve-extended:test"
+IMAGE = f"localhost/aioserve-test-{os.getpid()}:1"
+EXTENDED = f"localhost/aioserve-test-{os.getpid()}-extended:1"
 
 #: As a careful operator runs it. The two limits are what the container runtime would set by itself, and may not here.
 CONFINED = (

@@ -137,6 +137,40 @@ async def test_reading_pauses_until_the_application_takes_the_body(connect):
     assert (await client.ask(b"x" * 100_000)).endswith(b"200000")
 
 
+async def test_chunks_in_pieces_do_not_stop_the_reading(connect):
+    client = connect(echo)
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for byte in b"5\r\nhello\r\n0\r\n\r\n":
+        assert client.transport.reading
+        await client.ask(bytes([byte])) if byte != 10 else client.send(b"\n")
+    await settle()
+    assert client.transport.take().endswith(b"\r\n\r\nhello")
+
+
+async def test_a_body_in_the_same_read_as_its_head_is_received_at_once(connect):
+    messages = []
+
+    async def app(scope, receive, send):
+        messages.append(await receive())
+        await answer(send)
+
+    assert await connect(app).ask(POST + b"hello") == OK
+    assert messages == [{"type": "http.request", "body": b"hello", "more_body": False}]
+
+
+async def test_a_body_that_is_broken_from_the_beginning_never_meets_the_application(connect):
+    started = []
+
+    async def app(scope, receive, send):
+        started.append(scope)
+
+    client = connect(app)
+    raw = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"
+    assert (await client.ask(raw)).startswith(b"HTTP/1.1 400")
+    assert not started
+    assert client.server.requests == 0
+
+
 async def test_100_continue_is_sent_when_the_body_is_wanted(connect):
     client = connect(echo)
     head = POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")

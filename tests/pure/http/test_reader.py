@@ -276,3 +276,27 @@ def test_detaching_lets_go_of_the_sink():
     sink.reader.detach()
     assert sink.reader.sink is None
     assert sink.reader.feed(GET) is False
+
+
+@pytest.mark.parametrize("cut", range(1, len(GET)))
+def test_connections_that_share_a_pool_share_nothing_else(cut):
+    pool = ParserPool(PARSERS["httptools"])
+    one, two = RecordingSink(), RecordingSink()
+    for sink in (one, two):
+        sink.reader = RequestReader(sink, pool, Limits())
+    one.feed(GET[:cut]).feed(GET[cut:])
+    two.feed(GET[:cut])
+    one.feed(b"GET /mine HTTP/1.1\r\nX-Mine: yes\r\n")
+    two.feed(GET[cut:])
+    assert two.requests[0].head.headers == [(b"host", b"a")]
+    assert one.feed(b"Host: a\r\n\r\n").requests[1].head.line.path == "/mine"
+
+
+def test_only_a_part_of_a_head_or_bytes_behind_a_request_are_left_hanging():
+    sink = RecordingSink(answer=False)
+    assert sink.reader.feed(GET[:5])
+    assert not sink.reader.feed(GET[5:])
+    assert sink.reader.feed(b"next")
+    sink = RecordingSink(answer=False)
+    sink.feed(post(b"Transfer-Encoding: chunked"))
+    assert not any(sink.reader.feed(bytes([byte])) for byte in b"5\r\nhello\r\n0\r\n\r\n")
