@@ -179,14 +179,15 @@ class Master:
 
     def _bury(self, pid: int) -> None:
         """Hear the last words of a reaped child before its exit is told, and clear what was its own."""
-        channel, row = self._children[pid]
+        channel, row = self._children.pop(pid)
+        messages: list[channels.Message] = []
         if channel.fileno() in self._selector.get_map():
-            self._read_channel(pid)
-        if channel.fileno() in self._selector.get_map():  # a process that it forked holds the other end
+            messages, _ = channel.receive()
             self._selector.unregister(channel)
         channel.close()
         row.clear()
-        del self._children[pid]
+        for message in messages:
+            self._dispatch(_event(pid, message))
 
     def _dispatch(self, event: Event) -> None:
         events = deque([event])
@@ -196,7 +197,9 @@ class Master:
                     case Spawn():
                         events.append(self._spawn(action))
                     case Kill():
-                        os.kill(action.pid, signal.Signals[action.sig.value])
+                        # Reaped a moment ago, while the machine hears its last words: the number may be another's.
+                        if action.pid in self._children:
+                            os.kill(action.pid, signal.Signals[action.sig.value])
                     case WakeAt():
                         self._wake_at = action.time
                     case Say():
