@@ -29,8 +29,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from aioserve.errors import RequestError
-from aioserve.http.reader import RequestReader
+from aioserve.http.reader import HEAD, WAIT, RequestReader
 from aioserve.http.reader import Stage as Reading
+from aioserve.http.tables import reason_phrase
 from aioserve.http.writer import ResponseWriter, plain_response
 from aioserve.worker.cycle import Cycle
 
@@ -242,8 +243,17 @@ class Connection(asyncio.Protocol):
 
     def response_complete(self, cycle: Cycle) -> None:
         """The last byte of the response has been written: go on to the next request, or close."""
-        self._release(cycle, gone=False)
         reader = self.reader
+        server = self.server
+        if reader.feeding and reader.stage is WAIT and cycle.writer.keep_alive and server.access is None:
+            # perf: what the calls below come to when the application never waited; bench/micro::cycle, +6 %
+            self.cycle = None
+            cycle.detach(gone=False)
+            self._waiting = IDLE
+            self._since = server.deadlines.now
+            reader.stage = HEAD
+            return
+        self._release(cycle, gone=False)
         # In order of frequency.
         if not cycle.writer.keep_alive:
             self.close()
@@ -257,10 +267,10 @@ class Connection(asyncio.Protocol):
             self.await_body()
             self.resume_reading()
 
-    def application_failed(self, cycle: Cycle) -> None:
-        """The application has ended without a complete response: 500 if nothing was sent, else a broken connection."""
+    def application_failed(self, cycle: Cycle, status: int) -> None:
+        """The application has ended without a complete response: ``status`` if nothing was sent, else a reset."""
         if cycle.nothing_sent:
-            self._answer(cycle, 500, "Internal Server Error")
+            self._answer(cycle, status, reason_phrase(status))
         else:
             self._release(cycle, gone=False)
             self.reset()
@@ -452,7 +462,17 @@ class Connection(asyncio.Protocol):
         elif waiting is Wait.LINGER:
             self.abort()
         else:
+            # A request may lie unread in the socket: it is read in this turn of the loop, and has its answer.
+            self.server.loop.call_later(0.0, self._close_if_quiet, self._since)
+
+    def _close_if_quiet(self, since: float) -> None:
+        quiet = self._waiting is IDLE or self._waiting is Wait.FIRST
+        if self._transport is None:
+            return
+        if quiet and self._since == since:
             self.close()
+        elif self.bucket is None:
+            self.server.deadlines.file(self, self.server.deadlines.now)
 
     def _watch_writes(self) -> None:
         if self._transport is not None:

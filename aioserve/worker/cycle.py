@@ -213,7 +213,8 @@ class Cycle:
         if error is None:
             done = "without sending a response" if self.writer.stage is START else "before its response was complete"
             error = AppError(f"the application returned {done}")
-        connection.application_failed(self)
+        # Nothing but the end of a drain cancels an application.
+        connection.application_failed(self, 503 if isinstance(error, asyncio.CancelledError) else 500)
         self._report(error)
 
     def _report(self, error: BaseException) -> None:

@@ -68,6 +68,10 @@ def run_single(config: Config, listeners: Sequence[Listener], *, on_ready: Calla
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
         loop.add_signal_handler(signal.SIGTERM, stop.insist)
         loop.add_signal_handler(signal.SIGINT, stop.insist)
+        # Its default action would end the server in the middle of its requests.
+        loop.add_signal_handler(
+            signal.SIGHUP, log.warning, "SIGHUP: there is no master here to reload; restart instead"
+        )
 
     try:
         _run(config, listeners, row=None, prepare=prepare, on_ready=on_ready)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from importlib.metadata import entry_points
 
 import httpx
 import pytest
@@ -85,7 +86,10 @@ async def test_a_failed_startup_reaches_both_who_serve_and_who_wait():
 
 
 async def test_a_taken_address_is_a_bind_error():
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(aioserve.BindError, match="another process is listening there"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(aioserve.BindError, match="another process is listening there"),
+    ):
         await aioserve.serve(hello, port=taken.getsockname()[1])
 
 
@@ -127,7 +131,8 @@ def test_the_fixture_serves_until_the_test_is_over(pytester, monkeypatch):
                 assert response.read() == b"hi"
         """
     )
-    result = pytester.runpytest_inprocess("-p", "aioserve.pytest_plugin", "-p", "no:xdist", "-p", "no:cacheprovider")
+    plugin = [] if "aioserve" in entry_points(group="pytest11").names else ["-p", "aioserve.pytest_plugin"]
+    result = pytester.runpytest_inprocess(*plugin, "-p", "no:xdist", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1)
 
 

@@ -185,7 +185,7 @@ def test_second_term_cuts_what_is_still_running(served):
 
         assert served.wait() == 0
         assert "cut at the end of the grace time: POST '/echo'" in served.log()
-        assert first.response().status == 500
+        assert first.response().status == 503
 
 
 def test_workers_drain_and_leave_when_the_master_is_killed(served):

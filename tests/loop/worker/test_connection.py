@@ -321,8 +321,21 @@ async def test_waits_for_a_request_are_limited(connect, before, seconds, written
     client.send(before)
     await settle()
     client.wait(seconds)
+    await settle()
     assert client.transport.take().startswith(written)
     assert client.state == state
+
+
+async def test_a_request_that_lies_unread_when_time_is_up_is_served(connect):
+    client = connect(hello)
+    await client.ask(GET)
+    client.wait(80)
+    assert client.state == "open"
+    assert await client.ask(GET) == OK
+    assert client.state == "open"
+    client.wait(80)
+    await settle()
+    assert client.state == "closed"
 
 
 async def test_a_head_that_trickles_in_is_not_given_more_time(connect):
@@ -519,6 +532,7 @@ async def test_a_draining_server_says_goodbye_and_closes_what_is_quiet(connect):
     assert client.state == "closed"
     assert quiet.state == "open"
     quiet.wait(2)
+    await settle()
     assert quiet.state == "closed"
     await drain
 
