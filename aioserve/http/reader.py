@@ -85,7 +85,7 @@ class Parser(Protocol):
 class Limits:
     """How large a request may be. Sizes in bytes; ``request_body`` 0 means without limit."""
 
-    __slots__ = ("header_bytes", "header_fields", "request_body", "request_line")
+    __slots__ = ("header_bytes", "header_fields", "request_body", "request_line", "small")
 
     def __init__(
         self,
@@ -99,6 +99,9 @@ class Limits:
         self.header_fields: int = header_fields
         self.header_bytes: int = header_bytes
         self.request_body: int = request_body
+        # A head of this many bytes keeps every limit on heads: the shortest field is "a:" and a line end.
+        # perf: one comparison instead of three; bench/micro::reader
+        self.small: int = min(request_line, header_bytes, 4 * header_fields)
 
 
 @final
@@ -175,14 +178,10 @@ class RequestReader:
         if self.rest:
             data = self.rest + data
             self.rest = b""
-        turns = BURST_LIMIT
+        turns = 0
         self.feeding = True
         try:
             while data:
-                if not turns:
-                    self.rest = data
-                    return True
-                turns -= 1
                 # In order of frequency.
                 if self.stage is HEAD:
                     end = data.find(b"\r\n\r\n") + 4
@@ -202,6 +201,10 @@ class RequestReader:
                     return True
                 else:
                     return False
+                turns += 1
+                if turns == BURST_LIMIT:
+                    self.rest = data
+                    return data != b""
         except RequestError:
             self.close()
             raise
@@ -287,14 +290,15 @@ class RequestReader:
         """Feed the last piece of a head, judge the head, and push it."""
         limits = self.limits
         line_end = raw.find(b"\r\n")
-        if line_end > limits.request_line or len(raw) > limits.header_bytes:
+        large = len(raw) > limits.small
+        if large and (line_end > limits.request_line or len(raw) > limits.header_bytes):
             self._refuse_size(raw)
         try:
             parser.feed(piece)
         except RequestError as error:
             raise explain(raw, error.reason) from error
         fields = parser.fields
-        if len(fields) > limits.header_fields:
+        if large and len(fields) > limits.header_fields:
             raise RequestError(431, "too many header fields")
         head = interpret(raw[:line_end], fields, parser.noticed)
         sink = self.sink

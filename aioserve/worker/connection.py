@@ -29,8 +29,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from aioserve.errors import RequestError
-from aioserve.http.reader import HEAD, WAIT, RequestReader
-from aioserve.http.reader import Stage as Reading
+from aioserve.http.reader import BODY, HEAD, WAIT, RequestReader
 from aioserve.http.tables import reason_phrase
 from aioserve.http.writer import ResponseWriter, plain_response
 from aioserve.worker.cycle import Cycle
@@ -88,6 +87,7 @@ class Connection(asyncio.Protocol):
         "_discarded",
         "_listener",
         "_local",
+        "_paused",
         "_queued",
         "_since",
         "_transport",
@@ -118,6 +118,7 @@ class Connection(asyncio.Protocol):
         self._local: tuple[str, int | None] | None = listener.server
         self._waiting: Wait = Wait.FIRST
         self._since: float = server.deadlines.now
+        self._paused: bool = False
         self._queued: int = 0
         self._discarded: int = 0
 
@@ -155,7 +156,7 @@ class Connection(asyncio.Protocol):
         """The peer sends no more. One that has half-closed may still read, so the answer is completed (9112 9.6)."""
         self.ended_by_peer = True
         cycle = self.cycle
-        if cycle is None or self.reader.stage is Reading.BODY:
+        if cycle is None or self.reader.stage is BODY:
             return False
         if not self.reader.rest:
             cycle.writer.keep_alive = False
@@ -217,8 +218,8 @@ class Connection(asyncio.Protocol):
         cycle = self.cycle
         self._since = self.server.deadlines.now
         if cycle is not None:
-            if not cycle.feed(data) and self._transport is not None:
-                self._transport.pause_reading()
+            if not cycle.feed(data):
+                self._pause_reading()
             return
         self._discarded += len(data)
         if self._discarded > DISCARD_LIMIT:
@@ -243,22 +244,19 @@ class Connection(asyncio.Protocol):
 
     def response_complete(self, cycle: Cycle) -> None:
         """The last byte of the response has been written: go on to the next request, or close."""
-        reader = self.reader
-        server = self.server
-        if reader.feeding and reader.stage is WAIT and cycle.writer.keep_alive and server.access is None:
-            # perf: what the calls below come to when the application never waited; bench/micro::cycle, +6 %
-            self.cycle = None
-            cycle.detach(gone=False)
-            self._waiting = IDLE
-            self._since = server.deadlines.now
-            reader.stage = HEAD
-            return
         self._release(cycle, gone=False)
+        reader = self.reader
         # In order of frequency.
         if not cycle.writer.keep_alive:
             self.close()
-        elif reader.stage is not Reading.BODY:
-            self._await_next()
+        elif reader.stage is not BODY:
+            # perf: what proceed() and resume_reading() come to when nothing waits; bench/micro::cycle
+            self._waiting = IDLE
+            self._since = self.server.deadlines.now
+            if reader.stage is WAIT:
+                reader.stage = HEAD
+            if reader.rest or self._paused:
+                self._await_next()
         elif cycle.awaits_continue:
             # Nobody can tell whether the client will still send its body (RFC 9110 10.1.1).
             self._linger()
@@ -285,9 +283,15 @@ class Connection(asyncio.Protocol):
         self._await(Wait.BODY)
 
     def resume_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_reading():
+        if self._paused and self._transport is not None:
+            self._paused = False
             self._since = self.server.deadlines.now
             self._transport.resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
 
     # What the server calls.
 
@@ -305,7 +309,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close in good order: what was written arrives, whatever the client is still sending."""
-        unread = self.reader.stage is Reading.BODY or self.reader.rest != b""
+        unread = self.reader.stage is BODY or self.reader.rest != b""
         self.reader.close()
         if unread:
             self._linger()
@@ -365,12 +369,13 @@ class Connection(asyncio.Protocol):
     # What happens rarely.
 
     def _release(self, cycle: Cycle, *, gone: bool) -> None:
+        """The cycle is over for this connection: tell the application, and the log."""
         self.cycle = self._unstarted = None
-        cycle.detach(gone=gone)
-        server = self.server
-        if server.access is not None:
+        cycle.detach(gone)
+        access = self.server.access
+        if access is not None:
             cycle.ended = perf_counter()
-            server.access.record(cycle)
+            access.record(cycle)
 
     def _await_next(self) -> None:
         self._waiting = IDLE
@@ -393,10 +398,10 @@ class Connection(asyncio.Protocol):
         if reader.head_begun:
             if self._waiting is not Wait.HEAD:
                 self._await(Wait.HEAD)
-        elif self._transport is not None:
+        else:
             # The rest stays unread until it is its turn; then there is no more than this one read of it.
-            self._transport.pause_reading()
-            if reader.stage is Reading.HEAD:
+            self._pause_reading()
+            if reader.stage is HEAD:
                 self.server.loop.call_soon(self._resume)
 
     def _await(self, wait: Wait) -> None:

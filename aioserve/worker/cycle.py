@@ -111,7 +111,7 @@ class Cycle:
         if self._arrival is not None:
             self._arrival.set()
 
-    def detach(self, *, gone: bool) -> None:
+    def detach(self, gone: bool) -> None:
         """The response is complete, or the client is ``gone``: wake whoever waits in ``receive``."""
         self.connection = None
         self.gone = gone
