@@ -46,7 +46,6 @@ CONNECTIONS: Final = 6  # open now
 CONNECTIONS_TOTAL: Final = 7
 REQUESTS: Final = 8  # in flight now
 REQUESTS_TOTAL: Final = 9
-BYTES_SENT: Final = 10
 
 # 32 cells are 256 bytes, four cache lines: two workers never write the same line, and there is room for more counters.
 ROW_CELLS: Final = 32
@@ -73,7 +72,6 @@ class Snapshot:
     connections_total: int
     requests: int
     requests_total: int
-    bytes_sent: int
 
 
 @final
@@ -113,7 +111,6 @@ class Row:
             connections_total=cells[CONNECTIONS_TOTAL],
             requests=cells[REQUESTS],
             requests_total=cells[REQUESTS_TOTAL],
-            bytes_sent=cells[BYTES_SENT],
         )
 
 
