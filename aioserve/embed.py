@@ -20,6 +20,13 @@ from aioserve.worker.settings import Settings
 if TYPE_CHECKING:
     from aioserve.config.tree import Config
 
+#: Settings of a process or of its logging, which are the caller's here.
+NOT_HERE = frozenset((
+    "workers", "accept", "reuseport", "loop", "timeout_boot", "app", "factory", "app_dir", "env_file",
+    "reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay",
+    "log_level", "log_format", "log_config", "log_file", "use_colors",
+))  # fmt: skip
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -52,11 +59,20 @@ async def serve(
     ``config`` is a whole configuration; ``settings`` are single ones by the names of their flags, such as ``port=0`` or
     ``timeout_keep_alive=5``, instead of it. ``started`` is resolved with a ``Running`` once connections are accepted.
     On ``shutdown`` requests in flight have ``timeout_graceful_shutdown`` to finish; cancelling this coroutine ends
-    quickly. No signal handler is installed, no process is forked, logging is left as it is.
+    quickly. No signal handler is installed, no process is forked, logging is left as it is: what a ``config`` says of
+    these is for ``run``.
 
     Raises ``ConfigError``, ``BindError``, or ``BootError`` if the application's lifespan cannot start.
     """
     if config is None:
+        misplaced = sorted(NOT_HERE & settings.keys())
+        if misplaced:
+            raise ConfigError(
+                [
+                    f"{name}=: serve() runs in its caller's process, loop and logging; aioserve.run() takes it"
+                    for name in misplaced
+                ]
+            )
         config = from_settings(**settings)
     elif settings:
         raise ConfigError(["serve() takes a config or single settings, not both"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from aioserve.errors import RequestError
+from aioserve.http.parser import ParserPool
 from aioserve.http.parser_h11 import H11Parser
 from aioserve.http.parser_httptools import LlhttpParser
-from aioserve.http.reader import Limits, ParserPool, RequestReader
+from aioserve.http.reader import Limits, RequestReader
 
 PARSERS = {"httptools": LlhttpParser, "h11": H11Parser}
 

@@ -28,6 +28,7 @@ from aioserve.http.head import CHUNKED, Head, explain, interpret
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aioserve.http.parser import Parser, ParserPool
     from aioserve.types import Header
 
 #: RFC 9112 2.2 asks for at least one empty line before a request to be ignored; a client that sends more than a few
@@ -65,22 +66,6 @@ class Sink(Protocol):
     def on_end(self, trailers: Sequence[Header]) -> None: ...
 
 
-class Parser(Protocol):
-    """A grammar for one message at a time. ``feed`` raises ``RequestError`` for bytes that are no HTTP/1.1.
-
-    ``fields`` collects the fields that have come, with lower-case names, and ``noticed`` those of them whose names are
-    in ``REQUEST_FIELDS``; ``body`` collects the pieces of the last ``feed``. The reader takes them away.
-    """
-
-    fields: list[Header]
-    noticed: list[Header]
-    body: list[bytes]
-    message_complete: bool
-
-    def feed(self, data: bytes) -> None: ...
-    def begin(self) -> None: ...
-
-
 @final
 class Limits:
     """How large a request may be. Sizes in bytes; ``request_body`` 0 means without limit."""
@@ -102,30 +87,6 @@ class Limits:
         # A head of this many bytes keeps every limit on heads: the shortest field is "a:" and a line end.
         # perf: one comparison instead of three; bench/micro::reader
         self.small: int = min(request_line, header_bytes, 4 * header_fields)
-
-
-@final
-class ParserPool:
-    """Parsers of one loop that stand between two messages, ready for any of its connections."""
-
-    __slots__ = ("make", "spare")
-
-    #: A parser is out of the pool while its head or body is incomplete; more spare ones than this would only be left
-    #: over from a burst of slow clients.
-    LIMIT: Final = 64
-
-    def __init__(self, make: type[Parser]) -> None:
-        self.make: type[Parser] = make
-        self.spare: list[Parser] = []
-
-    def take(self) -> Parser:
-        """A parser that has begun."""
-        return self.spare.pop() if self.spare else self.make()
-
-    def give(self, parser: Parser) -> None:
-        if len(self.spare) < self.LIMIT:
-            parser.begin()
-            self.spare.append(parser)
 
 
 @final

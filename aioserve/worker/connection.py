@@ -4,17 +4,7 @@ It passes bytes from the transport to the reader and from the cycle to the trans
 request, keeps the order of things on the wire, and knows what the connection is waiting for and since when. It makes
 no bytes of its own but for errors, and knows nothing of ASGI messages.
 
-What a connection waits for (``Wait``), each with its limit and what happens then:
-
-    FIRST      the first byte of a new connection           header_timeout      close
-    IDLE       the next request                             keep_alive_timeout  close
-    HEAD       the rest of a head                           header_timeout      408
-    BODY       more of a body that is wanted                body_timeout        408, or abort within a response
-    NOTHING    the application                              -
-    LINGER     the client to read its answer and leave      LINGER_SECONDS      abort
-    CLOSING    the kernel to take the last bytes            write_timeout       abort
-
-Besides, while the client does not read (``write_resumed`` is set), write_timeout without progress resets.
+What it may wait for, for how long and what happens then is said in ``waits``.
 """
 
 from __future__ import annotations
@@ -24,7 +14,6 @@ import socket
 import struct
 import sys
 from contextlib import suppress
-from enum import IntEnum
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
@@ -33,6 +22,7 @@ from aioserve.http.reader import BODY, HEAD, WAIT, RequestReader
 from aioserve.http.tables import reason_phrase
 from aioserve.http.writer import ResponseWriter, plain_response
 from aioserve.worker.cycle import Cycle
+from aioserve.worker.waits import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,25 +43,8 @@ Task: Final[Any] = asyncio.Task
 #: same order. A longer one ends the connection.
 DISCARD_LIMIT: Final = 256 * 1024
 
-#: How long a client has to read its last answer and to close, in seconds (RFC 9112 9.6: a server that closes at once
-#: may have its last response destroyed by a reset).
-LINGER_SECONDS: Final = 2.0
-
-
 #: SO_LINGER with a time of 0 (socket(7)): the kernel drops what it has not sent, and closing sends a reset.
 LINGER_NOT: Final = struct.pack("ii", 1, 0)
-
-
-class Wait(IntEnum):
-    """What a connection is waiting for; an index into ``Server.waits``."""
-
-    NOTHING = 0
-    FIRST = 1
-    IDLE = 2
-    HEAD = 3
-    BODY = 4
-    LINGER = 5
-    CLOSING = 6
 
 
 NOTHING: Final = Wait.NOTHING

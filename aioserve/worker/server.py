@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
 from aioserve.errors import BootError
 from aioserve.http.forwarded import TrustedProxies, rewrite
-from aioserve.http.reader import ParserPool
+from aioserve.http.parser import ParserPool
 from aioserve.http.writer import ServerFields
 from aioserve.observe.scoreboard import (
     CONNECTIONS,
@@ -36,16 +36,17 @@ from aioserve.observe.scoreboard import (
     Row,
     Scoreboard,
 )
-from aioserve.worker.connection import LINGER_SECONDS, Connection, Wait
+from aioserve.worker.connection import Connection
 from aioserve.worker.deadlines import Deadlines
 from aioserve.worker.gate import Gate
+from aioserve.worker.waits import Wait, limits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aioserve.accept.base import Listener
     from aioserve.errors import RequestError
-    from aioserve.http.reader import Parser
+    from aioserve.http.parser import Parser
     from aioserve.types import Address, ASGIApp, Scope
     from aioserve.worker.cycle import Cycle
     from aioserve.worker.settings import Settings
@@ -89,7 +90,7 @@ class Server:
         self.fields: ServerFields = ServerFields(
             server=b"aioserve" if settings.server_header else None, extra=list(settings.extra_headers)
         )
-        self.waits: list[float] = self._waits()
+        self.waits: list[float] = limits_of(settings)
         self.longest_wait: float = settings.keep_alive_timeout
         self.deadlines: Deadlines = Deadlines(_resolution(settings), self.loop.time())
         self.draining: bool = False
@@ -244,18 +245,6 @@ class Server:
     def _publish(self) -> None:
         self._cells[REQUESTS] = self.requests
         self._cells[REQUESTS_TOTAL] = self.requests_total
-
-    def _waits(self) -> list[float]:
-        settings = self.settings
-        waits = [0.0] * len(Wait)
-        waits[Wait.NOTHING] = math.inf
-        waits[Wait.FIRST] = settings.header_timeout
-        waits[Wait.HEAD] = settings.header_timeout
-        waits[Wait.IDLE] = settings.keep_alive_timeout
-        waits[Wait.BODY] = settings.body_timeout
-        waits[Wait.LINGER] = LINGER_SECONDS
-        waits[Wait.CLOSING] = settings.write_timeout
-        return waits
 
 
 def _parser(kind: str) -> type[Parser]:

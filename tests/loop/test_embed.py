@@ -99,6 +99,12 @@ async def test_all_wrong_settings_are_reported_together():
     assert len(caught.value.problems) == 3
 
 
+async def test_settings_of_a_process_are_refused():
+    with pytest.raises(aioserve.ConfigError) as caught:
+        await aioserve.serve(hello, workers=4, log_level="debug", port=0)
+    assert [line.partition("=")[0] for line in caught.value.problems] == ["log_level", "workers"]
+
+
 async def test_a_config_and_settings_exclude_each_other():
     with pytest.raises(aioserve.ConfigError, match="not both"):
         await aioserve.serve(hello, aioserve.Config(), port=0)

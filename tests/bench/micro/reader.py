@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from aioserve.http.parser import ParserPool
 from aioserve.http.parser_httptools import LlhttpParser
-from aioserve.http.reader import Limits, ParserPool, RequestReader
+from aioserve.http.reader import Limits, RequestReader
 from tests.bench.micro.requests import BROWSER, CHUNKED, HELLO, POST
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aioserve.http.reader import Limits, ParserPool, RequestReader
+from aioserve.http.parser import ParserPool
+from aioserve.http.reader import Limits, RequestReader
 from tests.fakes import PARSERS, RecordingSink
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
