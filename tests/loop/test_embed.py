@@ -146,3 +146,19 @@ def test_only_the_public_names_are_offered():
     assert all(hasattr(aioserve, name) for name in aioserve.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         aioserve.nothing  # noqa: B018
+
+
+def test_connections_over_the_limit_wait_until_one_closes():
+    with serving(hello, limit_connections=1, lifespan="off") as running:
+        first = socket.create_connection(("127.0.0.1", running.port))
+        first.sendall(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"/first" in first.recv(1000)
+        second = socket.create_connection(("127.0.0.1", running.port))
+        second.sendall(b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n")
+        second.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            second.recv(1000)
+        first.close()
+        second.settimeout(10)
+        assert b"/second" in second.recv(1000)
+        second.close()
