@@ -117,7 +117,8 @@ def say(line: Say) -> None:
 def announce(config: Config, acceptor: Acceptor) -> None:
     """Say what starts here and where it listens."""
     process = config.process
-    workers = "one process" if process.accept == "single" else f"{process.workers} workers, --accept {process.accept}"
+    count = f"{process.workers} worker{'s' if process.workers > 1 else ''}"
+    workers = "one process" if process.accept == "single" else f"{count}, --accept {process.accept}"
     log.info("aioserve %s, pid %d, %s", __version__, os.getpid(), workers)
     for address in acceptor.addresses():
         log.info("listening on %s", address)

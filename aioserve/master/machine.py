@@ -75,6 +75,7 @@ class Machine:
         self._reload_wanted: ReloadRequested | None = None
         self._status = CLEAN
         self._now = 0.0
+        self._stop_at = 0.0  # when the last wish to stop came
         self._actions: list[Action] = []
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -195,7 +196,10 @@ class Machine:
     def _stop_requested(self, event: StopRequested) -> None:
         if self._phase is Phase.QUITTING:
             return
+        if self._phase is Phase.STOPPING and not event.quick and self._now < self._stop_at + self._policy.same_wish:
+            return
         quick = event.quick or self._phase is Phase.STOPPING
+        self._stop_at = self._now
         how = (
             "stopping at once"
             if quick

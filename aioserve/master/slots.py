@@ -91,6 +91,8 @@ class Policy:
     backoff_max: float = 30.0
     stable_after: float = 10.0  # ready this long: earlier crashes are forgotten
     quick_limit: float = 5.0  # from a quick stop, or a reported failure, to KILL
+    # timeout(1), shells and supervisors that signal a process and its group send the same wish to stop twice.
+    same_wish: float = 0.25
     boot_failure_ends: bool = True  # False (--reload): the slot stays empty until the next reload
 
 

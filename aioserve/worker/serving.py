@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from aioserve.worker.server import Server
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("aioserve")
 
+#: A wish that is repeated within so many seconds is the same one: timeout(1) and shells signal a process and its group.
+SAME_WISH: Final = 0.25
+
 
 @final
 class Stop:
@@ -33,6 +36,7 @@ class Stop:
     def __init__(self) -> None:
         self.requested = asyncio.Event()
         self.quick = asyncio.Event()
+        self._since = 0.0
 
     def gracefully(self) -> None:
         """Drain, then stop. Saying it again changes nothing."""
@@ -45,10 +49,12 @@ class Stop:
 
     def insist(self) -> None:
         """Gracefully the first time, quickly from then on: what a person at a terminal means."""
-        if self.requested.is_set():
-            self.quickly()
-        else:
+        now = asyncio.get_running_loop().time()
+        if not self.requested.is_set():
+            self._since = now
             self.gracefully()
+        elif now >= self._since + SAME_WISH:
+            self.quickly()
 
 
 async def serve_until_stopped(

@@ -126,7 +126,7 @@ def main(kinds):
     status = Master(
         machine=Machine(
             [RoleSpec(role=Role.WORKER, slots=len(kinds), reloads=True, required=True)],
-            Policy(boot_timeout=20, grace=20, margin=1),
+            Policy(boot_timeout=20, grace=20, margin=1, same_wish=0.0),
         ),
         child=child,
         acceptor=acceptor,

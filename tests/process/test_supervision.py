@@ -181,7 +181,7 @@ def test_second_term_cuts_what_is_still_running(served):
 
         served.signal(signal.SIGTERM)
         wait_draining(second)
-        served.signal(signal.SIGTERM)
+        wait_until(lambda: "stopping at once" in served.log() or served.signal(signal.SIGTERM), "a quick stop")
 
         assert served.wait() == 0
         assert "cut at the end of the grace time: POST '/echo'" in served.log()
@@ -217,7 +217,8 @@ def test_one_process_without_a_master_leaves_at_the_second_interrupt():
         Slow(client)
         server.signal(signal.SIGINT)
         wait_draining(probe)
-        server.signal(signal.SIGINT)
+        cut = "cut at the end of the grace time"
+        wait_until(lambda: cut in server.log() or server.signal(signal.SIGINT), "a quick stop")
 
         assert server.wait() == 0
         assert "cut at the end of the grace time: POST '/echo'" in server.log()

@@ -588,6 +588,12 @@ class TestStop:
         assert story.after(1).feed(TERM) == [(101, Sig.QUIT), (102, Sig.QUIT)]
         assert (story.wake_at, story.tick()) == (6, [(101, Sig.KILL), (102, Sig.KILL)])
 
+    def test_a_request_that_comes_twice_at_once_is_one(self):
+        story = Story().serving()
+        story.feed(TERM)
+        assert story.after(0.1).feed(TERM) == []
+        assert story.after(0.2).feed(TERM) == [(101, Sig.QUIT)]
+
     def test_a_third_request_changes_nothing(self):
         story = Story().serving()
         story.feed(QUIT)
