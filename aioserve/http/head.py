@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, final
 from urllib.parse import unquote
 
 from aioserve.errors import RequestError
-from aioserve.http.tables import AUTHORITY, FORWARDING_FIELDS, TOKEN
+from aioserve.http.tables import AUTHORITY, FORWARDING_FIELDS, TOKEN, VERSION
 
 if TYPE_CHECKING:
     from aioserve.types import Header
@@ -235,7 +235,7 @@ def read_odd_target(method: str, target: bytes) -> tuple[bytes | None, bytes]:
 
 def refuse_version(version: bytes) -> NoReturn:
     """Answer a version that is none of ours: 505 when it is one at all (9110 15.6.6), else 400."""
-    if version[:5] == b"HTTP/" and len(version) == 8 and version[5:6].isdigit() and version[7:].isdigit():
+    if VERSION.fullmatch(version):
         raise RequestError(505, "only HTTP/1.0 and HTTP/1.1 are served here")
     raise RequestError(400, "the request line ends in no HTTP version")
 

@@ -24,6 +24,9 @@ BODILESS: Final = frozenset((204, 304))
 #: token (9110 5.6.2): methods and field names.
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
+#: HTTP-version (9112 2.3).
+VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
+
 #: host [":" port] of RFC 3986 3.2.2, as Host (9110 7.2) and the authority of an absolute target carry it:
 #: an IP literal in brackets, or a reg-name or IPv4 address. No userinfo: 9110 4.2.4 makes it an error.
 AUTHORITY: Final = re.compile(

@@ -148,12 +148,15 @@ REFUSED = [
     (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 501, "CONNECT"),
     (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "HTTP/2.0"),
     (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505, "HTTP/0.9"),
+    (b"GET / HTTP/1-1\r\nHost: a\r\n\r\n", 400, "no version at all"),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "the HTTP/2 preface"),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "a TLS hello"),
     (b"GET / HTTP/1.1\nHost: a\n\n", 400, "bare line feeds"),
     (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400, "obs-fold"),
     (b"GET / HTTP/1.1\r\nHost: a\r\nX : a\r\n\r\n", 400, "a space before the colon"),
     (b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n", 400, "NUL"),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400, "a control byte"),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nX: \x7f\r\n\r\n", 400, "DEL"),
     (b"\r\n" * 5 + GET, 400, "many blank lines"),
     (b" GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "a leading space"),
     (post(b"Content-Length: 3", b"Content-Length: 4", body=b"abcd"), 400, "two lengths"),
@@ -167,6 +170,8 @@ REFUSED = [
     (post(b"Expect: magic", b"Content-Length: 1", body=b"a"), 417, "another expectation"),
     (post(b"Transfer-Encoding: chunked", body=b"x\r\n"), 400, "a bad chunk size"),
     (post(b"Transfer-Encoding: chunked", body=b"-1\r\n"), 400, "a signed chunk size"),
+    (post(b"Transfer-Encoding: chunked", body=b"0\r\nT: v\n\r\n" + GET), 400, "a bare line feed in the trailers"),
+    (post(b"Transfer-Encoding: chunked", body=b"0\r\n\nT: v\r\n\r\n" + GET), 400, "a bare line feed before them"),
 ]
 
 
