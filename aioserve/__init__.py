@@ -5,6 +5,7 @@ Public are the names in ``__all__`` and nothing else.
 The package, from the top down; imports point down only:
 
     cli        the command line                      boot       puts the parts together
+    embed      serve() in a running loop, run()      testing    a real server inside a test
     master     supervises: machine decides, shell forks and kills
     worker     serves: connection, cycle, lifespan, mounts, the life of one process
     accept     listening sockets, one class per accept pattern
