@@ -23,8 +23,7 @@ the *client* whoever the request comes from.
 """
 
 from aioserve.errors import BindError, BootError, ClientDisconnected, ConfigError
-
-__version__ = "0.1.0"
+from aioserve.version import __version__
 
 __all__ = [
     "BindError",

@@ -10,7 +10,6 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from aioserve import __version__
 from aioserve.accept.reuseport import ReusePort
 from aioserve.accept.shared import Shared
 from aioserve.accept.sockets import SocketOptions
@@ -22,6 +21,7 @@ from aioserve.master.slots import Policy, RoleSpec
 from aioserve.master.watcher import run_watcher
 from aioserve.observe import log as logs
 from aioserve.observe.scoreboard import Scoreboard
+from aioserve.version import __version__
 from aioserve.worker.assemble import assemble
 from aioserve.worker.main import run_single, run_worker
 

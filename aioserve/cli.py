@@ -137,7 +137,7 @@ def _show_help(context: click.Context, _param: click.Parameter, wanted: bool) ->
 
 
 def version_text() -> str:
-    from aioserve import __version__
+    from aioserve.version import __version__
 
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return f"aioserve {__version__}, {python}, {_installed('uvloop')}, {_installed('httptools')}"
