@@ -23,10 +23,8 @@ class LlhttpParser:
 
     __slots__ = ("_feed", "body", "fields", "message_complete", "noticed")
 
-    # httptools asks for each callback by name. The request line is read from the raw bytes, where several spaces can be
-    # seen, and the end of the head is known from them too.
-    # perf: None is found, a missing attribute is an exception each; a parser costs half; bench/micro::reader
-    on_message_begin = on_url = on_status = on_headers_complete = on_chunk_header = on_chunk_complete = None
+    # Of httptools' callbacks only those below are wanted: the request line is read from the raw bytes, where several
+    # spaces can be seen, and the end of the head is known from them too.
 
     def __init__(self) -> None:
         self.body: list[bytes] = []

@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from aioserve.errors import RequestError
-from aioserve.http.reader import BODY, HEAD, WAIT, RequestReader
+from aioserve.http.reader import BODY, HEAD, RequestReader
 from aioserve.http.tables import reason_phrase
 from aioserve.http.writer import ResponseWriter, plain_response
 from aioserve.worker.cycle import Cycle
@@ -223,13 +223,7 @@ class Connection(asyncio.Protocol):
         if not cycle.writer.keep_alive:
             self.close()
         elif reader.stage is not BODY:
-            # perf: what proceed() and resume_reading() come to when nothing waits; bench/micro::cycle
-            self._waiting = IDLE
-            self._since = self.server.deadlines.now
-            if reader.stage is WAIT:
-                reader.stage = HEAD
-            if reader.rest or self._paused:
-                self._await_next()
+            self._await_next()
         elif cycle.awaits_continue:
             # Nobody can tell whether the client will still send its body (RFC 9110 10.1.1).
             self._linger()

@@ -70,7 +70,7 @@ class Cycle:
         # 0.0 while the first byte is to come, -1.0 when nobody wants to know.
         self.first_byte: float = 0.0 if logged else -1.0
         self.ended: float = 0.0
-        # perf: a list only when there is a body; bench/micro::cycle
+        # None until a piece has come.
         self._body: list[bytes] | None = None
         self._body_size: int = 0
         self._body_complete: bool = head.length == 0
