@@ -1,8 +1,8 @@
 """Errors, grouped by whose fault they are.
 
 ``ConfigError`` is the operator's (exit status 2), ``BootError`` the application's or the environment's (3),
-``BindError`` an address that cannot be had (4), ``RequestError`` the peer's, ``AppError`` a breach of the ASGI
-contract. ``ClientDisconnected`` is nobody's fault and reaches only the application.
+``BindError`` an address that cannot be had (4), ``RequestError`` and ``PreambleError`` the peer's, ``AppError`` a
+breach of the ASGI contract. ``ClientDisconnected`` is nobody's fault and reaches only the application.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class RequestError(AioserveError):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+
+
+class PreambleError(AioserveError):
+    """A connection does not begin with the PROXY header that was agreed upon: closed, since nothing can be answered."""
 
 
 class AppError(AioserveError):
