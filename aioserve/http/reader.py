@@ -98,6 +98,7 @@ class RequestReader:
         "_pieces",
         "_received",
         "_remaining",
+        "body_limit",
         "feeding",
         "limits",
         "pool",
@@ -121,6 +122,9 @@ class RequestReader:
         self._remaining: int = 0
         self._received: int = 0
         self._overhead: int = 0
+        #: How long the body of the request being read may be, in bytes; 0 is no limit. The sink may set another one
+        #: from ``on_request``, where it knows whom the request is for.
+        self.body_limit: int = limits.request_body
         self.feeding: bool = False
 
     @property
@@ -222,7 +226,7 @@ class RequestReader:
         try:
             parser.feed(piece)
         except RequestError as error:
-            raise explain(head, error.reason) from error
+            raise explain(head, error) from error
         if len(parser.fields) > self.limits.header_fields:
             raise RequestError(431, "too many header fields")
         return b""
@@ -253,7 +257,7 @@ class RequestReader:
         try:
             parser.feed(piece)
         except RequestError as error:
-            raise explain(raw, error.reason) from error
+            raise explain(raw, error) from error
         fields = parser.fields
         if len(fields) > limits.header_fields:
             raise RequestError(431, "too many header fields")
@@ -266,6 +270,9 @@ class RequestReader:
                 head.expects_continue = False
             self._begin_body(parser, head)
             sink.on_request(head)
+            limit = self.body_limit
+            if limit and head.length > limit:
+                raise RequestError(413, f"the body has {head.length} bytes, the limit is {limit}")
             return
         # A parser in the pool is anybody's: this connection must not keep it.
         self._parser = None
@@ -278,10 +285,8 @@ class RequestReader:
             self.close()
 
     def _begin_body(self, parser: Parser, head: Head) -> None:
-        limit = self.limits.request_body
-        if limit and head.length > limit:
-            raise RequestError(413, f"the body has {head.length} bytes, the limit is {limit}")
         self.stage = BODY
+        self.body_limit = self.limits.request_body
         self._head = head
         self._remaining = head.length
         self._received = self._overhead = 0
@@ -348,8 +353,8 @@ class RequestReader:
         """Bound the body (413) and what surrounds its chunks (400)."""
         if head.length != CHUNKED:
             return
-        if self.limits.request_body and self._received > self.limits.request_body:
-            raise RequestError(413, f"the body is longer than the limit of {self.limits.request_body} bytes")
+        if self.body_limit and self._received > self.body_limit:
+            raise RequestError(413, f"the body is longer than the limit of {self.body_limit} bytes")
         self._overhead = max(self._overhead + overhead - 16 * pieces - received, 0)
         if self._overhead > CHUNK_OVERHEAD_LIMIT:
             raise RequestError(400, "chunk extensions or trailers are too long")

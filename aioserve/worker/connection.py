@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from aioserve.accept.base import Listener
     from aioserve.http.head import Head
-    from aioserve.types import Address, ASGIApp, Header
+    from aioserve.types import Address, Header
     from aioserve.worker.deadlines import Timed
     from aioserve.worker.server import Server
 
@@ -85,8 +85,8 @@ class Connection(asyncio.Protocol):
         self.bucket: set[Timed] | None = None
         self._listener: Listener = listener
         self._transport: asyncio.Transport | None = None
-        # The application of a request whose body is being parsed for the first time.
-        self._unstarted: ASGIApp | None = None
+        # The body of the request is being parsed for the first time; its application starts after that.
+        self._unstarted: bool = False
         self._client: Address | None = None
         self._local: tuple[str, int | None] | None = listener.server
         self._waiting: Wait = Wait.FIRST
@@ -120,8 +120,8 @@ class Connection(asyncio.Protocol):
         try:
             if self.reader.feed(data):
                 self._hang()
-            if self._unstarted is not None and self.cycle is not None:
-                self._start(self.cycle, self._unstarted)
+            if self._unstarted and self.cycle is not None:
+                self._start(self.cycle)
         except RequestError as error:
             self._refuse(error)
 
@@ -175,17 +175,18 @@ class Connection(asyncio.Protocol):
         }
         if head.forwarded and server.trusts(self._client):
             server.rewrite(scope)
-        app = server.enter(scope)
+        mount = server.enter(scope)
         writer = ResponseWriter(server.fields, head)
         logged = server.access is not None
         # libuv's clock stands still within a turn of the loop, so the log has another one; both are monotonic.
         started = perf_counter() if logged else server.deadlines.now
-        cycle = self.cycle = Cycle(self, scope, writer, head, started, logged)
+        cycle = self.cycle = Cycle(self, mount, scope, writer, head, started, logged)
         if head.length:
             # What came of the body in the same read is parsed first: then receive() has it and need not wait.
-            self._unstarted = app
+            self._unstarted = True
+            self.reader.body_limit = mount.body_limit
         else:
-            self._start(cycle, app)
+            self._start(cycle)
 
     def on_body(self, data: bytes) -> None:
         cycle = self.cycle
@@ -203,8 +204,8 @@ class Connection(asyncio.Protocol):
         if cycle is not None:
             self._waiting = NOTHING
             cycle.end()
-            if self._unstarted is not None:
-                self._start(cycle, self._unstarted)
+            if self._unstarted:
+                self._start(cycle)
         elif self._waiting is Wait.BODY:
             # The response was complete before its request; what was left of that has now been discarded.
             self._await_next()
@@ -313,16 +314,16 @@ class Connection(asyncio.Protocol):
             self._ask_addresses(self._transport)
         return f"{self._client[0]}:{self._client[1]}" if self._client else "unix"
 
-    def _start(self, cycle: Cycle, app: ASGIApp) -> None:
+    def _start(self, cycle: Cycle) -> None:
         """Run the application, as far as it goes without waiting where tasks can be eager."""
         server = self.server
-        self._unstarted = None
+        self._unstarted = False
         server.requests += 1
         server.requests_total += 1
         # A context of its own: what an application sets is seen by nobody else, also when it was started from within
         # the task of the request before.
         context = server.context.copy()
-        coroutine = app(cycle.scope, cycle.receive, cycle.send)
+        coroutine = cycle.mount.app(cycle.scope, cycle.receive, cycle.send)
         if EAGER:
             task = Task(coroutine, loop=server.loop, name="request", context=context, eager_start=True)
             if task.done():
@@ -337,7 +338,8 @@ class Connection(asyncio.Protocol):
 
     def _release(self, cycle: Cycle, *, gone: bool) -> None:
         """The cycle is over for this connection: tell the application, and the log."""
-        self.cycle = self._unstarted = None
+        self.cycle = None
+        self._unstarted = False
         cycle.detach(gone)
         access = self.server.access
         if access is not None:

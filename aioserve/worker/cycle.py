@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aioserve.http.head import Head
     from aioserve.types import Message, Scope
     from aioserve.worker.connection import Connection
+    from aioserve.worker.mount import Mount
 
 log = logging.getLogger("aioserve")
 
@@ -46,6 +47,7 @@ class Cycle:
         "ended",
         "first_byte",
         "gone",
+        "mount",
         "scope",
         "started",
         "writer",
@@ -54,6 +56,7 @@ class Cycle:
     def __init__(
         self,
         connection: Connection,
+        mount: Mount,
         scope: Scope,
         writer: ResponseWriter,
         head: Head,
@@ -62,6 +65,8 @@ class Cycle:
     ) -> None:
         #: None once the response is complete or the client has gone.
         self.connection: Connection | None = connection
+        #: The application's place among those of this server.
+        self.mount: Mount = mount
         self.scope: Scope = scope
         self.writer: ResponseWriter = writer
         #: The client left before the response was complete, or was sent away.

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from aioserve.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from aioserve.types import ASGIApp, Receive, Scope, Send
     from aioserve.worker.lifespan import Lifespan
@@ -31,7 +31,11 @@ class Mount:
     prefix: str
     app: ASGIApp
     root_path: str
+    #: What the log calls it.
+    name: str
     state: dict[str, Any] = field(default_factory=dict)
+    #: The most bytes that a request's body may have; 0 is no limit.
+    body_limit: int = 0
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  # the ASGI signature
@@ -50,13 +54,23 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:  # noqa
 class Mounts:
     """Finds the application for a path: the one with the longest prefix that ends at a segment's end."""
 
-    def __init__(self, entries: Iterable[tuple[str, ASGIApp, Lifespan]], *, root_path: str = "") -> None:
+    def __init__(
+        self,
+        entries: Iterable[tuple[str, ASGIApp, Lifespan]],
+        *,
+        root_path: str = "",
+        body_limit: int = 0,
+        body_limits: Mapping[str, int] | None = None,
+    ) -> None:
+        """``body_limits`` are those of single mounts, by prefix; ``body_limit`` is everybody else's."""
         self.root_path: str = clean_prefix(root_path)
         self._raw_root: bytes = quote(self.root_path).encode()
         mounts = []
+        limits = body_limits or {}
         for written, app, lifespan in entries:
             prefix = clean_prefix(written)
-            mounts.append(Mount(prefix, app, self.root_path + prefix, lifespan.state))
+            limit = limits.get(prefix, body_limit)
+            mounts.append(Mount(prefix, app, self.root_path + prefix, lifespan.name, lifespan.state, limit))
         prefixes = [mount.prefix for mount in mounts]
         twice = sorted({prefix or "/" for prefix in prefixes if prefixes.count(prefix) > 1})
         if twice:
@@ -64,7 +78,7 @@ class Mounts:
         # Longest first, so that the first match is the longest. There are a handful: no tree.
         self._mounts: Final = sorted(mounts, key=lambda mount: len(mount.prefix), reverse=True)
         #: Answers what ``resolve`` finds no application for.
-        self.outside: Mount = Mount("", not_found, self.root_path)
+        self.outside: Mount = Mount("", not_found, self.root_path, "no application", body_limit=body_limit)
 
     @property
     def lone(self) -> Mount | None:
@@ -80,15 +94,15 @@ class Mounts:
                 return mount
         return None
 
-    def enter(self, scope: Scope) -> ASGIApp:
-        """Complete a scope whose ``path`` and ``raw_path`` are as they came; return the application that it is for."""
+    def enter(self, scope: Scope) -> Mount:
+        """Complete a scope whose ``path`` and ``raw_path`` are as they came; return the mount that it is for."""
         mount = self.resolve(scope["path"]) or self.outside
         scope["root_path"] = mount.root_path
         if self.root_path and scope["path"] != "*":
             scope["path"] = self.root_path + scope["path"]
             scope["raw_path"] = self._raw_root + scope["raw_path"]
         scope["state"] = mount.state.copy()
-        return mount.app
+        return mount
 
 
 def clean_prefix(written: str) -> str:

@@ -47,8 +47,9 @@ if TYPE_CHECKING:
     from aioserve.accept.base import Listener
     from aioserve.errors import RequestError
     from aioserve.http.parser import Parser
-    from aioserve.types import Address, ASGIApp, Scope
+    from aioserve.types import Address, Scope
     from aioserve.worker.cycle import Cycle
+    from aioserve.worker.mount import Mount
     from aioserve.worker.settings import Settings
 
 log = logging.getLogger("aioserve")
@@ -75,14 +76,14 @@ class Server:
         self,
         settings: Settings,
         *,
-        enter: Callable[[Scope], ASGIApp],
+        enter: Callable[[Scope], Mount],
         access: AccessRecorder | None,
         row: Row | None = None,
     ) -> None:
         self.settings: Settings = settings
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        #: Completes a scope with root_path and state, and returns the application that it is for.
-        self.enter: Callable[[Scope], ASGIApp] = enter
+        #: Completes a scope with root_path and state, and returns the mount of the application that it is for.
+        self.enter: Callable[[Scope], Mount] = enter
         self.access: AccessRecorder | None = access
         self.context: contextvars.Context = contextvars.copy_context()
         self.limits = settings.limits

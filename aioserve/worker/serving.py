@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from aioserve.accept.base import Listener
     from aioserve.observe.scoreboard import Row
-    from aioserve.types import ASGIApp, Scope
+    from aioserve.types import Scope
     from aioserve.worker.applications import Applications
+    from aioserve.worker.mount import Mount
     from aioserve.worker.server import AccessRecorder
     from aioserve.worker.settings import Settings
 
@@ -105,16 +106,16 @@ async def _start_unless_stopped(applications: Applications, stop: Stop) -> bool:
         await asyncio.gather(startup, stopping, return_exceptions=True)
 
 
-def _enter(applications: Applications) -> Callable[[Scope], ASGIApp]:
-    """The way from a scope to its application: a short one when there is only one application."""
+def _enter(applications: Applications) -> Callable[[Scope], Mount]:
+    """The way from a scope to its mount: a short one when there is only one application."""
     mounts = applications.mounts
     lone = mounts.lone
     if lone is None:
         return mounts.enter
-    app, state = lone.app, lone.state
+    state = lone.state
 
-    def enter(scope: Scope) -> ASGIApp:
+    def enter(scope: Scope) -> Mount:
         scope["state"] = state.copy()
-        return app
+        return lone
 
     return enter

@@ -7,6 +7,7 @@ import asyncio
 from aioserve.accept.base import Listener
 from aioserve.config.load import from_settings
 from aioserve.worker.connection import Connection
+from aioserve.worker.mount import Mount
 from aioserve.worker.server import Server
 from aioserve.worker.settings import Settings
 from tests.bench.app import app
@@ -73,7 +74,8 @@ def connecting(request):
 
 
 def server():
-    return Server(SETTINGS, enter=lambda scope: app, access=None)
+    mount = Mount("", app, "", "bench:app")
+    return Server(SETTINGS, enter=lambda scope: mount, access=None)
 
 
 def in_loop(serve):

@@ -7,6 +7,7 @@ import pytest
 from aioserve.accept.base import Listener
 from aioserve.http.reader import Limits
 from aioserve.worker.connection import Connection
+from aioserve.worker.mount import Mount
 from aioserve.worker.server import Server
 from aioserve.worker.settings import Settings
 from tests.fakes import FakeTransport
@@ -71,9 +72,11 @@ async def connect():
             "proxy_headers": True, "trusted": ("127.0.0.1",), "limits": Limits(**(limits or {})), **settings,
         }  # fmt: skip
 
+        mount = Mount("", app, "", "tests:app", body_limit=(limits or {}).get("request_body", 0))
+
         def enter(scope):
             scope["state"] = {}
-            return app
+            return mount
 
         server = Server(Settings(**settings), enter=enter, access=Recorder())
         listener = Listener(sock=None, address="http://192.0.2.1:80", server=("192.0.2.1", 80))

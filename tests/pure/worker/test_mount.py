@@ -42,7 +42,7 @@ def test_the_longest_prefix_of_whole_segments_wins(path, prefix):
 def test_nothing_is_found_outside_of_all_mounts():
     mounts = Mounts([entry("/api")])
     assert mounts.resolve("/other") is None
-    assert mounts.enter(scope("/other")) is not_found
+    assert mounts.enter(scope("/other")).app is not_found
 
 
 def test_path_stays_whole_and_root_path_is_the_mounts():
