@@ -1,8 +1,9 @@
-"""What a child tells its master: a socket pair and three messages.
+"""What a child tells its master: a socket pair and four messages.
 
 A child says once that it serves (``ready``) or why it cannot (``failed``, and then it exits); one that watches files
-asks for a reload (``reload``). The channel is also how a child learns that its master is no more: it reads
-end-of-file. Numbers that change all the time are not sent here, they are in the scoreboard.
+asks for a reload (``reload``), one that has lived long enough for a successor (``recycle``). The channel is also how a
+child learns that its master is no more: it reads end-of-file. Numbers that change all the time are not sent here, they
+are in the scoreboard.
 
 A message is one byte for its kind, four for the length of its body, and the body: a stream, because sequenced packets
 do not exist everywhere (unix(7); macOS has none). An unknown kind is skipped, so a message can be added on one side.
@@ -25,6 +26,7 @@ _HEAD: Final = struct.Struct("!BI")
 _READY: Final = 1
 _FAILED: Final = 2
 _RELOAD: Final = 3
+_RECYCLE: Final = 4
 
 # A traceback of the user's own frames is a few KiB; the end of a longer one is what says why.
 DETAIL_LIMIT: Final = 64 * 1024
@@ -56,7 +58,15 @@ class ReloadMessage:
     reason: str
 
 
-Message: TypeAlias = ReadyMessage | FailedMessage | ReloadMessage
+@final
+@dataclass(frozen=True, slots=True)
+class RecycleMessage:
+    """The child wants to be replaced, and says what it has reached: "10000 requests", "age 3600 s", "512 MiB"."""
+
+    reason: str
+
+
+Message: TypeAlias = ReadyMessage | FailedMessage | ReloadMessage | RecycleMessage
 
 
 @final
@@ -83,6 +93,10 @@ class ChildChannel:
     def reload(self, reason: str) -> None:
         """Ask for a rolling reload; the reason goes to the log."""
         self._send(_RELOAD, reason[-DETAIL_LIMIT:].encode(errors="replace"))
+
+    def recycle(self, reason: str) -> None:
+        """Ask to be replaced, once; serve on until the master says TERM, which it does when the successor serves."""
+        self._send(_RECYCLE, reason[-DETAIL_LIMIT:].encode(errors="replace"))
 
     def close(self) -> None:
         self._sock.close()
@@ -141,6 +155,8 @@ class MasterChannel:
                 messages.append(FailedMessage(message, detail))
             elif kind == _RELOAD:
                 messages.append(ReloadMessage(body.decode()))
+            elif kind == _RECYCLE:
+                messages.append(RecycleMessage(body.decode()))
         return messages
 
 

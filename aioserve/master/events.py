@@ -26,6 +26,8 @@ class Sig(enum.Enum):
     TERM = "SIGTERM"  # finish what you serve and leave
     QUIT = "SIGQUIT"  # leave now, but in order
     USR1 = "SIGUSR1"  # reopen your logs
+    USR2 = "SIGUSR2"  # write your stacks and your requests in flight to the log; sent when the loop stands still
+    ABRT = "SIGABRT"  # follows USR2: end with a core, if there is to be one
     KILL = "SIGKILL"
 
 
@@ -104,6 +106,15 @@ class ReloadRequested:
 
 @final
 @dataclass(frozen=True, slots=True)
+class RecycleRequested:
+    """A worker has reached a limit on its life and wants a successor."""
+
+    pid: int
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """End the server. A second request makes a graceful stop a quick one."""
 
@@ -131,6 +142,7 @@ Event: TypeAlias = (
     | BootFailed
     | Exited
     | ReloadRequested
+    | RecycleRequested
     | StopRequested
     | ReopenRequested
     | Tick

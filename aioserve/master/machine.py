@@ -26,6 +26,7 @@ from aioserve.master.events import (
     Level,
     Quit,
     Ready,
+    RecycleRequested,
     ReloadRequested,
     ReopenRequested,
     Role,
@@ -99,6 +100,8 @@ class Machine:
                 self._exited(event)
             case ReloadRequested():
                 self._reload_requested(event)
+            case RecycleRequested():
+                pass  # it serves on
             case StopRequested():
                 self._stop_requested(event)
             case ReopenRequested():

@@ -11,7 +11,8 @@ The fork is made with all signals blocked. What arrives meanwhile for the master
 pending signal is not inherited (fork(2)). What arrives meanwhile for the child waits in the child until the handlers
 that belong to the master have gone, and then has the child's own disposition: TERM and QUIT end it, whatever it is
 doing, until the child function installs handlers of its own; INT and HUP are ignored, because a terminal sends them
-to everybody and the master decides; USR1 is ignored, because its default action is death.
+to everybody and the master decides; USR1 and USR2 are ignored, because their default action is death, TTIN and TTOU,
+because theirs is to stop, and people send them to all processes of a name.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from aioserve.master.events import (
     Level,
     Quit,
     Ready,
+    RecycleRequested,
     ReloadRequested,
     ReopenRequested,
     Role,
@@ -66,7 +68,14 @@ _REQUESTS: Final[dict[int, Event]] = {
 # People know these from other servers: an answer is better than their default actions, which stop or end the master.
 _UNSUPPORTED: Final = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
 _CAUGHT: Final = (*_REQUESTS, signal.SIGCHLD, *_UNSUPPORTED)
-_IGNORED_BY_CHILDREN: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+_IGNORED_BY_CHILDREN: Final = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
 
 CRASHED: Final = 1
 
@@ -287,6 +296,8 @@ def _event(pid: int, message: channels.Message) -> Event:
             return BootFailed(pid, message.message, message.detail)
         case channels.ReloadMessage():
             return ReloadRequested(message.reason)
+        case channels.RecycleMessage():
+            return RecycleRequested(pid, message.reason)
         case _:
             assert_never(message)
 

@@ -11,6 +11,7 @@ from aioserve.master.channel import (
     FailedMessage,
     MasterChannel,
     ReadyMessage,
+    RecycleMessage,
     ReloadMessage,
     pair,
 )
@@ -56,6 +57,12 @@ def test_a_reason_to_reload_is_heard(ends):
     master, child = ends
     child.reload("shop.py changed")
     assert master.receive()[0] == [ReloadMessage("shop.py changed")]
+
+
+def test_a_wish_to_be_replaced_is_heard(ends):
+    master, child = ends
+    child.recycle("10000 requests")
+    assert master.receive()[0] == [RecycleMessage("10000 requests")]
 
 
 def test_messages_keep_their_order(ends):
