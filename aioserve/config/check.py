@@ -43,6 +43,7 @@ def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple
     notes: list[str] = []
     _no_mistaken_pattern(settled, found)
     _no_doubles(settled, found)
+    _limits_of_mounts(settled, found, need_app=need_app)
     if need_app and not any(path in settled and settled[path].value != "" for path in ("app.target", "app.mount")):
         found.lines.append("APP: missing; name the application as module:attribute, such as main:app")
     if _value(settled, "reload.enabled"):
@@ -118,6 +119,22 @@ def _no_doubles(given: dict[str, Given], found: Mistakes) -> None:
     for prefix in _repeated(prefixes):
         reason = " (APP is mounted there)" if prefix == "/" and _value(given, "app.target") else ""
         found.lines.append(f"{mounts.place if mounts else ''}: {prefix} is taken twice{reason}; change one prefix")
+
+
+def _limits_of_mounts(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> None:
+    """A limit for a mount that does not exist would be one that nobody keeps."""
+    limits = given.get("limit.request_body_at")
+    if limits is None or not limits.value:
+        return
+    mounts = {text.partition("=")[0] for text in _value(given, "app.mount") or () if text}
+    if _value(given, "app.target") or not need_app:
+        mounts.add("/")
+    prefixes = [text.rpartition("=")[0] for text in limits.value if text]
+    for prefix in _repeated(prefixes):
+        found.lines.append(f"{limits.place}: {prefix} is there twice; leave one out")
+    for prefix in sorted(set(prefixes) - mounts):
+        known = f"; the mounts are {', '.join(sorted(mounts))}" if mounts else ""
+        found.lines.append(f"{limits.place}: no application is mounted at {prefix}{known}")
 
 
 def _repeated(words: list[str] | tuple[str, ...]) -> list[str]:

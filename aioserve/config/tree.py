@@ -161,6 +161,11 @@ class Limit:
     header_fields: Annotated[Count, Doc("header fields in a request, then 431", low=1, high=32768)] = 100
     header_bytes: Annotated[Size, Doc("all header fields together, then 431", low=256, high=1 << 24)] = 64 * 1024
     request_body: Annotated[Size, Doc("a request body, then 413; 0 is no limit", low=0)] = 0
+    request_body_at: Annotated[
+        tuple[str, ...],
+        values.SIZE_AT,
+        Doc("the same for one mount, such as /upload=1GiB; / is APP's", repeatable=True),
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

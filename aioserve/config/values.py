@@ -218,6 +218,20 @@ def split_header(header: str) -> tuple[bytes, bytes]:
     return name.encode("ascii"), value.strip().encode("latin-1")
 
 
+def parse_size_at(text: str) -> str:
+    """``PREFIX=SIZE``, the prefix normalised as ``parse_mount`` does it."""
+    prefix, equals, size = text.rpartition("=")
+    if not equals or not prefix.startswith("/"):
+        raise ValueError("is not of the form PREFIX=SIZE, such as /upload=1GiB")
+    return f"{prefix.rstrip('/') or '/'}={spell_size(parse_size(size))}"
+
+
+def split_size_at(text: str) -> tuple[str, int]:
+    """Prefix (empty for the root) and bytes of a text that ``parse_size_at`` has accepted."""
+    prefix, _, size = text.rpartition("=")
+    return prefix.rstrip("/"), parse_size(size)
+
+
 def choice(*options: str) -> Kind:
     def parse(text: str) -> str:
         word = text.lower()
@@ -243,6 +257,7 @@ DESCRIPTOR = Kind(
 )
 SECONDS = Kind("TIME", "a duration", parse_seconds, native=(int, float), spell=spell_seconds)
 SIZE = Kind("SIZE", "a size", parse_size, native=(int,), spell=spell_size)
+SIZE_AT = Kind("PREFIX=SIZE", "text of the form PREFIX=SIZE", parse_size_at)
 MODE = Kind("MODE", "an octal file mode", parse_mode, native=(int,), spell=lambda mode: f"0o{mode:03o}")
 SWITCH = Kind("", "true or false", parse_switch, native=(bool,), spell=spell_switch)
 TRISTATE = Kind("", "true, false or auto", parse_tristate, native=(bool,), spell=spell_switch)

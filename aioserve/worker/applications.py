@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 from aioserve.worker.mount import Mounts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aioserve.types import ASGIApp
     from aioserve.worker.lifespan import Lifespan
@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 class Applications:
     """``entries`` are (prefix, application, its lifespan); the main application's prefix is empty."""
 
-    def __init__(self, entries: Sequence[tuple[str, ASGIApp, Lifespan]], *, root_path: str = "") -> None:
-        self.mounts: Mounts = Mounts(entries, root_path=root_path)
+    def __init__(
+        self,
+        entries: Sequence[tuple[str, ASGIApp, Lifespan]],
+        *,
+        root_path: str = "",
+        body_limit: int = 0,
+        body_limits: Mapping[str, int] | None = None,
+    ) -> None:
+        self.mounts: Mounts = Mounts(entries, root_path=root_path, body_limit=body_limit, body_limits=body_limits)
         self._lifespans: list[Lifespan] = [lifespan for _, _, lifespan in entries]
         self._started: list[Lifespan] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aioserve.config.addresses import split_mount
+from aioserve.config.values import split_size_at
 from aioserve.importer import load_app
 from aioserve.worker.adapters import adapt
 from aioserve.worker.applications import Applications
@@ -30,7 +31,12 @@ def assemble(config: Config, app: object | None = None) -> Applications:
         prefix, target = split_mount(text)
         loaded = load_app(target, factory=False, app_dir=config.app.dir)
         entries.append(_entry(config, prefix, loaded, f"{prefix} ({target})"))
-    return Applications(entries, root_path=config.app.root_path)
+    return Applications(
+        entries,
+        root_path=config.app.root_path,
+        body_limit=config.limit.request_body,
+        body_limits=dict(map(split_size_at, config.limit.request_body_at)),
+    )
 
 
 def _entry(config: Config, prefix: str, app: object, name: str) -> tuple[str, ASGIApp, Lifespan]:

@@ -126,3 +126,23 @@ def test_mistaken_values_do_not_disturb_the_checks():
 def test_a_single_process_cannot_reload():
     with pytest.raises(ConfigError, match="--reload contradicts single"):
         loaded({"accept": "single", "reload": True})
+
+
+def test_a_limit_for_a_mount_is_kept_by_its_prefix():
+    flags = {"mount": ["/up=main:app"], "limit_request_body_at": ["/up/=1024", "/=1MiB"]}
+    assert loaded(flags).config.limit.request_body_at == ("/up=1KiB", "/=1MiB")
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (["/nowhere=1MiB"], r"no application is mounted at /nowhere; the mounts are /, /up"),
+        (["/up=1MiB", "/up/=2MiB"], r"/up is there twice"),
+        (["/up"], r"not of the form PREFIX=SIZE"),
+        (["up=1MiB"], r"not of the form PREFIX=SIZE"),
+        (["/up=much"], r"is not a size"),
+    ],
+)
+def test_a_limit_for_no_mount_is_a_mistake(limits, words):
+    with pytest.raises(ConfigError, match=words):
+        loaded({"mount": ["/up=main:app"], "limit_request_body_at": limits})

@@ -112,3 +112,10 @@ async def test_not_found_answers_http_with_404_and_websockets_with_a_close():
     await not_found({"type": "websocket"}, None, send)
     assert [m["type"] for m in sent] == ["http.response.start", "http.response.body", "websocket.close"]
     assert sent[0]["status"] == 404
+
+
+def test_a_mount_may_have_a_limit_of_its_own():
+    mounts = Mounts([entry(""), entry("/up")], body_limit=10, body_limits={"/up": 1000})
+    assert mounts.enter(scope("/")).body_limit == 10
+    assert mounts.enter(scope("/up/x")).body_limit == 1000
+    assert Mounts([entry("/up")], body_limit=10).enter(scope("/")).body_limit == 10
