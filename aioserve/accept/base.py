@@ -10,6 +10,17 @@ The calls come in this order:
    that calls ``listen()`` again and a default of 100 would shrink the queue for everybody who shares the socket.
 4. ``close()`` in the parent, when the last child has gone.
 
+A slot that is added while the server runs: ``grow(slot)`` in the parent before its first fork, which binds and does
+not listen. A bound socket that does not listen gets nothing, so nobody waits for the new worker to import the
+application; ``create_server`` in the worker calls ``listen()``. ``joined(slot)`` when it has said that it is ready.
+
+A slot that is taken away: ``retire(slot)`` steers new connections to the others; the worker goes on accepting for
+``linger`` seconds, because clients whose handshake is under way belong to its socket already; then it is told TERM
+and takes what is left in the queue; ``forget(slot)`` when it has exited. ``restore(slot)`` takes ``retire`` back.
+
+A new master program that takes over (``hand_over`` in the old one, ``open(inherited)`` in the new) has the very same
+sockets, so their queues belong to both; ``alone()`` tells it that the old one has gone.
+
 The parent holds every socket for its whole life. The queue of waiting connections belongs to the socket, so a worker
 that leaves or dies loses none of them: its successor inherits the same socket of the same slot. A copy of a socket
 left open in a process that does not accept is harmless as long as the slot has a worker, and a trap as soon as it has
@@ -23,6 +34,7 @@ from typing import TYPE_CHECKING, Protocol, final
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
 
 @final
@@ -36,11 +48,29 @@ class Listener:
     scheme: str = "http"
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inherited:
+    """One socket that a master passes on to the program that succeeds it: plain values, to be sent as JSON."""
+
+    fd: int
+    address: str  # as the configuration spells it
+    slot: int | None  # None: shared by all slots
+    indices: tuple[int, ...] = ()  # where it may be in the kernel's SO_REUSEPORT group
+    file: str = ""  # the unix socket's file, when whoever holds the socket is to remove it
+
+
 class Acceptor(Protocol):
     """An accept pattern."""
 
-    def open(self) -> None:
-        """Bind and listen on everything, or raise BindError and leave nothing open."""
+    #: Seconds between ``retire`` and TERM.
+    linger: float
+
+    def open(self, inherited: Sequence[Inherited] = ()) -> None:
+        """Bind and listen on everything, or raise BindError and leave nothing open.
+
+        What was inherited for an address that is still wanted is used as it is; the rest of it is closed.
+        """
 
     def listeners(self, slot: int) -> list[Listener]:
         """What the worker of this slot accepts from. The same answer for every generation of the slot."""
@@ -48,8 +78,32 @@ class Acceptor(Protocol):
     def keep_only(self, slot: int | None) -> None:
         """In a child: close what belongs to other slots. None: this process accepts nothing at all."""
 
+    def grow(self, slot: int) -> None:
+        """In the parent, before the first fork of a new slot: bind its sockets. Raises BindError."""
+
+    def joined(self, slot: int) -> None:
+        """In the parent: the worker of this slot serves. Saying it again changes nothing."""
+
+    def retire(self, slot: int) -> None:
+        """In the parent: let new connections go to other slots, as far as there are any."""
+
+    def restore(self, slot: int) -> None:
+        """In the parent: let new connections go to this slot again."""
+
+    def forget(self, slot: int) -> None:
+        """In the parent: the slot's last worker has gone; close its sockets in whatever process has a copy."""
+
+    def hand_over(self) -> list[Inherited]:
+        """In the parent: every socket, for a successor. Nothing is changed."""
+
+    def alone(self) -> None:
+        """In the parent: nobody else uses what was inherited. Until then ``close`` leaves the files of unix sockets."""
+
     def addresses(self) -> list[str]:
         """Each bound address once, printable, with the ports that the kernel chose."""
 
-    def close(self) -> None:
-        """In the parent: close everything and remove the unix sockets that are still ours."""
+    def close(self, *, keep_files: bool = False) -> None:
+        """In the parent: close everything and remove the unix sockets that are still ours, unless a successor has them.
+
+        A second call closes nothing and removes nothing.
+        """

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias, final
 
-from aioserve.accept.base import Listener
+from aioserve.accept.base import Inherited, Listener
 from aioserve.config.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from aioserve.errors import BindError
 
@@ -28,6 +28,11 @@ _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 # Port 0 and several addresses: the port that is free for the first is taken for the second now and then.
 _PORT_ATTEMPTS: Final = 16
 _PROBE_TIMEOUT: Final = 1.0
+
+#: What the kernel takes of a response beyond what is on its way, in bytes. Its own limit follows the size of packets:
+#: megabytes for each client that does not read on loopback or behind a proxy on this machine (2,000 of them kept a
+#: worker busy with copying for 8 s). Larger values do not make large responses faster.
+UNSENT_LIMIT: Final = 128 * 1024
 
 
 @final
@@ -57,16 +62,16 @@ class SocketFile:
                 Path(self.path).unlink()
 
 
-def open_address(address: Address, options: SocketOptions) -> tuple[list[Listener], list[SocketFile]]:
-    """Listen on one address, for all workers together."""
+def open_address(address: Address, options: SocketOptions) -> tuple[list[Listener], SocketFile | None]:
+    """Listen on one address, for all workers together; the file is that of a unix socket."""
     match address:
         case TcpAddress():
-            return bind_tcp(address, backlog=options.backlog, dual_stack=options.dual_stack), []
+            return bind_tcp(address, backlog=options.backlog, dual_stack=options.dual_stack), None
         case UnixAddress():
             listener, file = bind_unix(address, backlog=options.backlog, mode=options.unix_mode)
-            return [listener], [file]
+            return [listener], file
         case FdAddress():
-            return [adopt_fd(address, backlog=options.backlog)], []
+            return [adopt_fd(address, backlog=options.backlog)], None
 
 
 def bind_tcp(address: TcpAddress, *, backlog: int, dual_stack: bool, reuse_port: bool = False) -> list[Listener]:
@@ -93,8 +98,11 @@ def bind_found(
                 raise BindError(_tcp_advice(address, error)) from error
 
 
-def bind_beside(listener: Listener, *, backlog: int) -> Listener:
-    """One more socket of the SO_REUSEPORT group of a TCP listener: same address, same port, a queue of its own."""
+def bind_beside(listener: Listener, *, backlog: int | None) -> Listener:
+    """One more socket of the SO_REUSEPORT group of a TCP listener: same address, same port, a queue of its own.
+
+    Without a backlog it is bound and does not listen yet.
+    """
     first = listener.sock
     dual_stack = first.family == socket.AF_INET6 and not first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     try:
@@ -149,7 +157,25 @@ def adopt_fd(address: FdAddress, *, backlog: int) -> Listener:
         raise BindError(f"{address}: the socket {wrong}; pass a bound TCP or unix stream socket")
     sock.setblocking(False)
     sock.set_inheritable(False)
+    _limit_unsent(sock)
     return _listener(sock)
+
+
+def adopt_inherited(inherited: Inherited) -> Listener:
+    """Take over a socket that the master before us had open."""
+    sock = socket.socket(fileno=inherited.fd)
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    return _listener(sock)
+
+
+def adopt_file(path: str) -> SocketFile | None:
+    """The file of a unix socket that the master before us has made; None if it is not there any more."""
+    try:
+        there = os.lstat(path)
+    except OSError:
+        return None
+    return SocketFile(path, there.st_dev, there.st_ino) if stat.S_ISSOCK(there.st_mode) else None
 
 
 def resolve(address: TcpAddress) -> list[Resolved]:
@@ -196,12 +222,13 @@ def _bind_all(
 
 
 def _listen_tcp(
-    family: int, sockaddr: tuple[object, ...], *, backlog: int, dual_stack: bool, reuse_port: bool
+    family: int, sockaddr: tuple[object, ...], *, backlog: int | None, dual_stack: bool, reuse_port: bool
 ) -> Listener:
     with ExitStack() as stack:
         sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
         # Connections of the last run in TIME_WAIT do not keep the address (tcp(7), ip(7)).
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _limit_unsent(sock)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
@@ -210,9 +237,17 @@ def _listen_tcp(
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6_only)
         sock.bind(sockaddr)
         sock.setblocking(False)
-        sock.listen(backlog)
+        if backlog is not None:
+            sock.listen(backlog)
         stack.pop_all()
     return _listener(sock)
+
+
+def _limit_unsent(sock: socket.socket) -> None:
+    """Connections inherit it from the socket that has accepted them; tcp(7)."""
+    if sock.family != socket.AF_UNIX:
+        with suppress(OSError):  # a system that lacks it is as safe as its own limit
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_LIMIT)
 
 
 def _clear_the_way(address: UnixAddress) -> None:
