@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LONGEST_LINE: Final = 107
 
 #: The most bytes of addresses and TLVs that are taken; the field could say 65,535. All registered TLVs together are
-#: below 2 KiB unless a client certificate is among them, and one of those is seldom above 4. nginx takes 4 KiB in all.
+#: below 2 KiB; some senders add the client's certificate, which is seldom above 4. nginx takes 4 KiB in all.
 LONGEST_BLOCK: Final = 8 * 1024
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"

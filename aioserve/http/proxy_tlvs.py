@@ -26,11 +26,9 @@ _SSL_CN: Final = 0x22
 _SSL_CIPHER: Final = 0x23
 _SSL_SIGNATURE: Final = 0x24
 _SSL_KEY: Final = 0x25
-#: Not in every edition of the specification: the client's certificate in DER, as haproxy 3.2 and ghostunnel send it.
-_SSL_CERTIFICATE: Final = 0x28
 
 _KNOWN: Final = frozenset({_ALPN, _AUTHORITY, _CRC32C, _UNIQUE_ID, _SSL})
-_KNOWN_OF_SSL: Final = frozenset({_SSL_VERSION, _SSL_CN, _SSL_CIPHER, _SSL_SIGNATURE, _SSL_KEY, _SSL_CERTIFICATE})
+_KNOWN_OF_SSL: Final = frozenset({_SSL_VERSION, _SSL_CN, _SSL_CIPHER, _SSL_SIGNATURE, _SSL_KEY})
 
 # 2.2.6, the bits of <client>: over TLS; with a certificate, on this connection or earlier in its TLS session.
 _OVER_TLS: Final = 0x01
@@ -45,6 +43,7 @@ _LONGEST_UNIQUE_ID: Final = 128
 class ClientTls:
     """How the client has connected to the load balancer. Texts are as OpenSSL has them, "" where it does not say.
 
+    ``signature`` and ``key`` are those of the certificate that the load balancer has shown.
     ``client_verified`` means that there was a certificate and that it was found good: load balancers also send a
     ``<verify>`` of 0 where there was none. ``client_name`` is its Common Name, verified or not.
     """
@@ -54,7 +53,6 @@ class ClientTls:
     signature: str = ""
     key: str = ""
     client_name: str = ""
-    client_certificate: bytes = b""
     client_presented: bool = False
     client_verified: bool = False
     verify: int = 0
@@ -111,7 +109,6 @@ def _tls(block: bytes) -> ClientTls | None:
         signature=_text(found, _SSL_SIGNATURE),
         key=_text(found, _SSL_KEY),
         client_name=_text(found, _SSL_CN),
-        client_certificate=found.get(_SSL_CERTIFICATE, b""),
         client_presented=presented,
         client_verified=presented and verify == 0,
         verify=verify,

@@ -62,7 +62,7 @@ def test_everything_about_tls_is_read():
     ]  # fmt: skip
     assert facts(ssl(0x07, 0, *subs)).tls == ClientTls(
         version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", signature="RSA-SHA256", key="RSA2048",
-        client_name="Jürgen", client_certificate=b"\x30\x00", client_presented=True, client_verified=True,
+        client_name="Jürgen", client_presented=True, client_verified=True,
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_two_ssl_blocks_are_refused():
     assert "0x20" in reason(ssl(), ssl())
 
 
-@pytest.mark.parametrize("kind", [0x21, 0x22, 0x23, 0x24, 0x25, 0x28])
+@pytest.mark.parametrize("kind", [0x21, 0x22, 0x23, 0x24, 0x25])
 def test_a_fact_about_tls_that_comes_twice_is_refused(kind):
     assert "two TLVs" in reason(ssl(0x01, 0, tlv(kind, b"a"), tlv(kind, b"b")))
 
