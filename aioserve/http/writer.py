@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from aioserve.http.head import Head, RequestLine
     from aioserve.types import Header, Message
 
+#: A response with one of these statuses has no content. Of a 205 that has to be said, since it is framed like any
+#: other (9110 15.3.6; 9112 6.3).
+_WITHOUT_CONTENT: Final = BODILESS | {205}
+
+#: Connection options that say what becomes of the connection.
+_PERSISTENCE: Final = frozenset((b"close", b"keep-alive", b""))
+
 #: ``_expected`` of a response whose length nobody has said.
 UNKNOWN: Final = -1
 
@@ -153,12 +160,12 @@ class ResponseWriter:
         if line is None:
             raise AppError(f"http.response.start has the status {status!r}, which is not a final status (200 to 599)")
         self.status = status
-        self.bodiless = status in BODILESS or self._line.method == "HEAD"
+        self.bodiless = status in _WITHOUT_CONTENT or self._line.method == "HEAD"
         parts: list[bytes] = [line]
         try:
             for name, value in headers:
                 kind = RESPONSE_FIELDS.get(name, UNSEEN)
-                if kind == CONTENT_LENGTH and self._expected == UNKNOWN and status != 204 and value.isdigit():
+                if kind == CONTENT_LENGTH and self._expected == UNKNOWN and not self.bodiless and value.isdigit():
                     self._expected = int(value)
                 elif kind:
                     name = self._notice(kind, name, value)  # noqa: PLW2901  # the spelling that goes out
@@ -192,10 +199,12 @@ class ResponseWriter:
             if len(RESPONSE_FIELDS) < _LEARNED_LIMIT:
                 RESPONSE_FIELDS[name] = ORDINARY
         elif kind == CONNECTION:
-            # Persistence is the server's to decide (9112 9.3); the application may ask for the end.
-            if value.lower().find(b"close") >= 0:
+            # Persistence is the server's to decide (9112 9.3); the application may ask for the end. Whatever else it
+            # lists is a field of its own that must not get past the next hop (9110 7.6.1).
+            options = {option.strip(b" \t") for option in value.lower().split(b",")}
+            if b"close" in options:
                 self.keep_alive = False
-            return b""
+            return b"" if options <= _PERSISTENCE else b"connection"
         elif kind == TRANSFER_ENCODING:
             # ASGI, "Response Start": a transfer-encoding from the application is ignored.
             return b""
@@ -211,7 +220,7 @@ class ResponseWriter:
         length = int(value)
         if self._expected == UNKNOWN:
             self._expected = length
-            return self.status != 204  # 9110 8.6
+            return self.status not in {204, 205}  # 9110 8.6 and 15.3.6
         if self._expected != length:
             raise AppError("http.response.start has two content-length headers that differ")
         return False
@@ -224,6 +233,8 @@ class ResponseWriter:
         if self.bodiless:
             # What a HEAD, 204 or 304 response must not carry is dropped: frameworks answer HEAD as they do GET.
             body = b""
+            if self.status == 205:
+                framing = b"content-length: 0\r\n"
         elif self._expected == UNKNOWN:
             if not more:
                 framing = b"content-length: %d\r\n" % size

@@ -397,6 +397,9 @@ class Connection(asyncio.Protocol):
         if cycle is not None and not cycle.nothing_sent:
             self._release(cycle, gone=True)
             self.reset()
+        elif cycle is None and self._waiting is Wait.BODY:
+            # The request has its response; a second one would be taken for the next request's.
+            self._linger()
         else:
             self._answer(cycle, error.status, error.reason)
 
