@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, final
 from urllib.parse import unquote
 
 from aioserve.errors import RequestError
-from aioserve.http.tables import AUTHORITY, FORWARDING_FIELDS, TOKEN, VERSION
+from aioserve.http.tables import AUTHORITY, FORWARDING_FIELDS, LINE_BEGUN, METHODS, VERSION
 
 if TYPE_CHECKING:
     from aioserve.types import Header
@@ -125,7 +125,7 @@ def interpret(raw_line: bytes, headers: list[Header], noticed: list[Header]) -> 
 def read_line(raw_line: bytes) -> RequestLine:
     """Check a request line that has not been seen before, and remember it."""
     parts = raw_line.split(b" ")
-    if len(parts) != 3:
+    if len(parts) != 3 or not parts[1]:
         # 9112 3: exactly one SP each. llhttp lets more of them pass, and two servers that disagree about where a
         # target ends can be played against each other.
         raise RequestError(400, "the request line is not METHOD SP TARGET SP VERSION")
@@ -137,10 +137,12 @@ def read_line(raw_line: bytes) -> RequestLine:
     else:
         refuse_version(version)
     method = raw_method.decode("ascii")
+    if method not in METHODS:
+        raise RequestError(501, "the method is not one that this server knows")
     authority = None
     if 35 in target:  # "#"; an int, because b"#" in bytes is ten times as slow
         raise RequestError(400, "the request target has a fragment")
-    if target[0] != 47 or method == "CONNECT":  # "/"
+    if target[0] != 47:  # "/"
         authority, target = read_odd_target(method, target)
     line = RequestLine(method, http_version, target, authority)
     if len(raw_line) <= _KNOWN_LINE_BYTES:
@@ -214,8 +216,6 @@ def read_transfer_encoding(head: Head, value: bytes) -> None:
 
 def read_odd_target(method: str, target: bytes) -> tuple[bytes | None, bytes]:
     """The authority and the rest of a target that is no plain path (9112 3.2.2 to 3.2.4)."""
-    if method == "CONNECT":
-        raise RequestError(501, "this is an origin server: CONNECT is not implemented")
     if target == b"*":
         if method != "OPTIONS":
             raise RequestError(400, "the target * is for OPTIONS only")
@@ -240,18 +240,16 @@ def refuse_version(version: bytes) -> NoReturn:
     raise RequestError(400, "the request line ends in no HTTP version")
 
 
-def explain(raw: bytes, fallback: str) -> RequestError:
-    """Why a parser refused ``raw``: the bytes of the head as far as they came, ``fallback`` being its own words."""
-    line = raw.partition(b"\r\n")[0]
-    parts = line.split(b" ")
-    if len(parts) == 3 and TOKEN.fullmatch(parts[0]):
-        version = parts[2]
-        if version not in {b"HTTP/1.1", b"HTTP/1.0"} and b"\r\n" in raw:
-            try:
-                refuse_version(version)
-            except RequestError as error:
-                return error
-    if TOKEN.fullmatch(parts[0]) and "method" in fallback.lower():
-        # 9110 9.1: a method that is not recognised is answered with 501.
-        return RequestError(501, "the method is not one that this server knows")
-    return RequestError(400, fallback)
+def explain(raw: bytes, error: RequestError) -> RequestError:
+    """Why a parser refused the head ``raw`` with ``error``: its request line may deserve another status.
+
+    The line decides alone and as a whole, so that the answer does not depend on how far a parser had come.
+    """
+    line, end, _ = raw.partition(b"\r\n")
+    if end and LINE_BEGUN.fullmatch(line) is not None:
+        try:
+            read_line(line)
+        except RequestError as of_line:
+            if of_line.status != 400:
+                return of_line
+    return error

@@ -1,9 +1,10 @@
 """h11 as a parser for the reader: for interpreters without httptools wheels, and the oracle in tests.
 
 h11 is kinder than llhttp in places where kindness can be turned against whoever stands in front: it takes bare line
-feeds (also in trailers, where they end a message early) and folded lines, merges repeated Content-Length fields, and
-keeps Transfer-Encoding and Content-Length together. The last is refused by ``head.interpret``, which judges every head;
-the others here, from the raw bytes.
+feeds (also in trailers, where they end a message early), folded lines and control bytes, anything behind a chunk's
+size, and framing fields in trailers; it merges repeated Content-Length fields and keeps Transfer-Encoding and
+Content-Length together. The last is refused by ``head.interpret``, which judges every head; the others here, from the
+raw bytes, before h11 sees them.
 """
 
 from __future__ import annotations
@@ -26,15 +27,35 @@ INCOMPLETE_EVENT_LIMIT: Final = 1024 * 1024 * 1024
 #: byte (RFC 9110 5.5).
 _BAD_LINE: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
-#: A Content-Length that is a list (RFC 9110 8.6).
-_LENGTH: Final = re.compile(rb"\ncontent-length[ \t]*:([^\r\n]*)", re.IGNORECASE)
+#: Framing fields. A Content-Length that comes twice or is a list is no length (RFC 9110 8.6).
+_LENGTH: Final = re.compile(rb"\ncontent-length:([^\r\n]*)", re.IGNORECASE)
+_CODING: Final = re.compile(rb"\ntransfer-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
+
+#: A chunk's size of up to 64 bits and its extensions (9112 7.1.1), as llhttp reads them: names and values of which one
+#: may be missing, and no white space.
+_CHUNK: Final = re.compile(
+    rb"0*([0-9A-Fa-f]{1,16})"
+    rb"(?:;(?=[^\r])[!#$%&'*+\-.^_`|~0-9A-Za-z]*"
+    rb"(?:=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]*|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?)*\r\n"
+)
 
 
 @final
 class H11Parser:
     """One message through an ``h11.Connection`` of its own: h11 cannot go on without a response being sent on it."""
 
-    __slots__ = ("_chunked", "_connection", "_raw", "_tail", "body", "fields", "message_complete", "noticed")
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_in_trailers",
+        "_line",
+        "_raw",
+        "_unread",
+        "body",
+        "fields",
+        "message_complete",
+        "noticed",
+    )
 
     def __init__(self) -> None:
         self.begin()
@@ -47,16 +68,19 @@ class H11Parser:
         self.message_complete: bool = False
         # The head as far as it has come; None once it is complete.
         self._raw: bytes | None = b""
-        # How the last bytes were, and whether they have to be an empty line when the message ends.
-        self._tail: bytes = b""
+        # Of a chunked body: how much of a chunk and its CRLF is still to come, else the line that has begun.
         self._chunked: bool = False
+        self._unread: int = 0
+        self._line: bytes = b""
+        self._in_trailers: bool = False
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=INCOMPLETE_EVENT_LIMIT)
 
     def feed(self, data: bytes) -> None:
         """Parse ``data``, which ends at or before the end of the message."""
         if self._raw is not None:
-            self._check_head(data)
-        self._tail = (self._tail + data[-4:])[-4:]
+            self._check_head(self._raw, data)
+        elif self._chunked:
+            self._check_chunks(data)
         try:
             self._connection.receive_data(data)
             while True:
@@ -66,28 +90,61 @@ class H11Parser:
                 if isinstance(event, h11.Request):
                     self._raw = None
                     self.fields = list(event.headers)
-                    self._chunked = any(name == b"transfer-encoding" for name, _ in self.fields)
                     self.noticed = [field for field in self.fields if field[0] in REQUEST_FIELDS]
+                    self._chunked = any(name == b"transfer-encoding" for name, _ in self.noticed)
                 elif isinstance(event, h11.Data):
                     self.body.append(bytes(event.data))
                 elif isinstance(event, h11.EndOfMessage):
-                    self._check_end()
                     self.fields.extend(event.headers)
                     self.message_complete = True
         except h11.RemoteProtocolError as error:
             raise RequestError(400, str(error)) from error
 
-    def _check_head(self, data: bytes) -> None:
-        raw = self._raw = (self._raw or b"") + data
-        head = raw.partition(b"\r\n\r\n")[0]
-        if _BAD_LINE.search(head) is not None:
+    def _check_head(self, begun: bytes, data: bytes) -> None:
+        """Refuse what is wrong in the bytes that have come, and, with the last of them, what is wrong as a whole."""
+        # A byte may be wrong because of the one behind it.
+        self._raw = raw = begun + data
+        head = raw.removesuffix(b"\r\n\r\n")
+        if _BAD_LINE.search(head, max(len(begun) - 2, 0)) is not None:
             raise RequestError(400, "the head has a folded line, one that does not end in CR LF, or a control byte")
+        if head is raw:
+            return
         lengths = _LENGTH.findall(head)
         if len(lengths) > 1 or (lengths and b"," in lengths[0]):
             raise RequestError(400, "more than one Content-Length")
+        codings = _CODING.findall(head)
+        if len(codings) == 1 and b"," in codings[0] and codings[0].rstrip(b" \t").lower().endswith(b"chunked"):
+            # As head.interpret has it; h11 refuses all codings alike.
+            raise RequestError(501, "the only transfer coding that is implemented is chunked")
 
-    def _check_end(self) -> None:
-        # RFC 9112 7.1: chunks and trailers end in an empty line. A message that h11 has ended sooner would leave bytes
-        # of its trailers to the next one.
-        if self._connection.trailing_data[0] or (self._chunked and self._tail != b"\r\n\r\n"):
-            raise RequestError(400, "the trailers have a line that does not end in CR LF")
+    def _check_chunks(self, data: bytes) -> None:
+        """Refuse chunk sizes, extensions and trailers that h11 would take; the CRLF behind a chunk it checks itself."""
+        at = 0
+        while at < len(data):
+            if self._unread:
+                step = min(self._unread, len(data) - at)
+                self._unread -= step
+                at += step
+                continue
+            end = data.find(b"\n", at) + 1
+            if not end:
+                self._line += data[at:]
+                return
+            line, self._line = self._line + data[at:end], b""
+            at = end
+            if self._in_trailers:
+                self._check_trailer(line)
+                continue
+            size = _CHUNK.fullmatch(line)
+            if size is None:
+                raise RequestError(400, "a chunk's size or its extensions are malformed")
+            if length := int(size[1], 16):
+                self._unread = length + 2
+            else:
+                self._in_trailers = True
+
+    def _check_trailer(self, line: bytes) -> None:
+        # RFC 9110 6.5.1: a field that says how the message is framed comes too late.
+        name = line.partition(b":")[0].lower()
+        if _BAD_LINE.search(b"\r\n" + line) is not None or name in {b"content-length", b"transfer-encoding"}:
+            raise RequestError(400, "a trailer is malformed, does not end in CR LF, or is about framing")

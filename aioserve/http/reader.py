@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from aioserve.errors import RequestError
 from aioserve.http.head import CHUNKED, Head, explain, interpret
+from aioserve.http.tables import LINE_BEGUN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,7 +197,8 @@ class RequestReader:
     def _feed_broken_head(self, data: bytes) -> bytes:
         """The slow path: the head does not lie in this one read, or blank lines stand in front of it.
 
-        Each piece goes to the parser at once, so that garbage is refused when it comes and not when time runs out.
+        Each piece goes to the parser at once, so that garbage is refused when it comes and not when time runs out; the
+        request line only when there is all of it, because it decides the answer as a whole (see ``explain``).
         """
         raw = self._pieces + data
         if raw[0] < 33:
@@ -212,6 +214,11 @@ class RequestReader:
         if end > self.limits.header_bytes or (end > line_limit and b"\r\n" not in raw[: line_limit + 2]):
             self._refuse_size(raw)
         if self._parser is None:
+            if b"\r\n" not in raw:
+                if LINE_BEGUN.fullmatch(raw) is None:
+                    raise RequestError(400, "the request line is not METHOD SP TARGET SP VERSION")
+                self._pieces = raw
+                return b""
             self._parser = self.pool.take()
             piece = raw[:end]
         else:

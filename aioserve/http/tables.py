@@ -24,6 +24,20 @@ BODILESS: Final = frozenset((204, 304))
 #: token (9110 5.6.2): methods and field names.
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
+#: The beginning of a request line (9112 3), as far as it has come; the CR may be its last byte.
+LINE_BEGUN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: [!-~]*(?: [!-~]*\r?)?)?")
+
+#: Methods that are served: those llhttp knows for HTTP/1, whichever parser runs. All others get 501 (9110 9.1), and so
+#: does CONNECT, which is for proxies.
+METHODS: Final = frozenset((
+    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "QUERY", "PURGE", "SOURCE", "LINK", "UNLINK",
+    # WebDAV (RFC 4918, 3253, 3744, 5323, 5842) and CalDAV (RFC 4791).
+    "PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "CHECKOUT", "MERGE", "MKACTIVITY",
+    "ACL", "SEARCH", "BIND", "REBIND", "UNBIND", "MKCALENDAR",
+    # UPnP.
+    "M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE",
+))  # fmt: skip
+
 #: HTTP-version (9112 2.3).
 VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 

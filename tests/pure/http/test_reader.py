@@ -6,6 +6,7 @@ import pytest
 
 from aioserve.http.parser import ParserPool
 from aioserve.http.reader import Limits, RequestReader
+from aioserve.http.tables import METHODS
 from tests.fakes import PARSERS, RecordingSink
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -146,6 +147,8 @@ REFUSED = [
     (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "another scheme"),
     (b"GET http://a:x/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "a bad authority"),
     (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 501, "CONNECT"),
+    (b"CONNECT  HTTP/1.1\r\n\r\n", 400, "CONNECT without a target"),
+    (b'{"a": 1}', 400, "no request line, and no end of one"),
     (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "HTTP/2.0"),
     (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505, "HTTP/0.9"),
     (b"GET / HTTP/1-1\r\nHost: a\r\n\r\n", 400, "no version at all"),
@@ -183,14 +186,20 @@ def test_refused(parser, raw, status):
     assert not any(request.complete for request in sink.requests)
 
 
-def test_an_unknown_method_is_refused_by_llhttp_and_passed_on_by_h11():
-    raw = b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n"
-    assert read(raw, "httptools").status == 501
-    assert read(raw, "h11").requests[0].head.line.method == "FOO"
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_known_method_is_passed_on(parser, method):
+    (request,) = read(method.encode() + b" / HTTP/1.1\r\nHost: a\r\n\r\n", parser).requests
+    assert request.head.line.method == method
+
+
+# The last three are known to llhttp, for RTSP and for proxies.
+@pytest.mark.parametrize("method", [b"FOO", b"get", b"GE", b"GETS", b"M", b"!", b"SETUP", b"FLUSH", b"CONNECT"])
+def test_an_unknown_method_is_not_implemented(parser, method):
+    assert read(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n", parser).status == 501
 
 
 def test_the_gzip_coding_in_front_of_chunked_is_not_implemented(parser):
-    assert read(post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"), parser).status in {400, 501}
+    assert read(post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"), parser).status == 501
 
 
 @pytest.mark.parametrize(
