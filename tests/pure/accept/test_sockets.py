@@ -8,6 +8,7 @@ import pytest
 
 from aioserve.accept import sockets
 from aioserve.accept.sockets import (
+    UNSENT_LIMIT,
     SocketOptions,
     adopt_fd,
     bind_beside,
@@ -101,6 +102,14 @@ class TestTcp:
     def test_the_address_can_be_bound_again_while_connections_linger(self, tcp):
         [listener] = tcp("127.0.0.1")
         assert listener.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
+    def test_the_kernel_takes_little_for_a_client_that_does_not_read(self, tcp):
+        [listener] = tcp("127.0.0.1")
+        with socket.create_connection(("127.0.0.1", port_of(listener))):
+            listener.sock.setblocking(True)
+            connection, _ = listener.sock.accept()
+            with connection:
+                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_LIMIT
 
     def test_an_ipv6_wildcard_refuses_ipv4(self, tcp):
         [listener] = tcp("::")
@@ -301,6 +310,7 @@ class TestFd:
         sock.bind(("127.0.0.1", 0))
         listener = adopt(sock)
         socket.create_connection(listener.sock.getsockname()).close()
+        assert listener.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_LIMIT
 
     def test_a_unix_socket_is_described_by_its_path(self, adopt, tmp_path):
         sock = socket.socket(socket.AF_UNIX)
