@@ -58,10 +58,11 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_client",
         "_discarded",
-        "_listener",
+        "_extensions",
         "_local",
         "_paused",
         "_queued",
+        "_scheme",
         "_since",
         "_transport",
         "_unstarted",
@@ -83,7 +84,9 @@ class Connection(asyncio.Protocol):
         #: Set again once the client reads; None while it does.
         self.write_resumed: asyncio.Event | None = None
         self.bucket: set[Timed] | None = None
-        self._listener: Listener = listener
+        self._scheme: str = listener.scheme
+        # What only this connection's scopes say beside all others.
+        self._extensions: dict[str, dict[str, object]] | None = None
         self._transport: asyncio.Transport | None = None
         # The body of the request is being parsed for the first time; its application starts after that.
         self._unstarted: bool = False
@@ -102,6 +105,27 @@ class Connection(asyncio.Protocol):
         server = self.server
         server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
         server.connection_opened()
+
+    def take_over(
+        self,
+        transport: asyncio.Transport,
+        *,
+        client: Address | None,
+        local: tuple[str, int | None] | None,
+        scheme: str,
+        extensions: dict[str, dict[str, object]] | None,
+    ) -> None:
+        """Instead of ``connection_made``: another protocol has opened this connection and read what came first.
+
+        None for ``client`` or ``local`` is the transport's own address.
+        """
+        self._transport = transport
+        self._client = client
+        self._local = local or self._local
+        self._scheme = scheme
+        self._extensions = extensions
+        server = self.server
+        server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         server = self.server
@@ -164,7 +188,7 @@ class Connection(asyncio.Protocol):
             "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": line.http_version,
             "method": line.method,
-            "scheme": self._listener.scheme,
+            "scheme": self._scheme,
             "path": line.path,
             "raw_path": line.raw_path,
             "query_string": line.query,
@@ -173,6 +197,8 @@ class Connection(asyncio.Protocol):
             "client": self._client,
             "server": self._local,
         }
+        if self._extensions is not None:
+            scope.setdefault("extensions", {}).update({name: {**said} for name, said in self._extensions.items()})
         if head.forwarded and server.trusts(self._client):
             server.rewrite(scope)
         mount = server.enter(scope)
