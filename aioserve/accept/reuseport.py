@@ -145,6 +145,7 @@ class ReusePort:
         return [*slots, *self._shared.hand_over()]
 
     def alone(self) -> None:
+        self._shared.alone()
         for slot in [slot for slot in self._slots if slot >= self._size and slot in self._avoided]:
             self.forget(slot)
 

@@ -1,10 +1,14 @@
 """What holds for every accept pattern, and what sets them apart."""
 
+import dataclasses
+import json
 import os
+import resource
 import socket
 
 import pytest
 
+from aioserve.accept.base import Inherited
 from aioserve.accept.reuseport import ReusePort
 from aioserve.accept.shared import Shared
 from aioserve.accept.sockets import SocketOptions
@@ -181,3 +185,234 @@ def test_reuseport_shares_a_unix_socket(acceptor, tmp_path):
 def test_reuseport_is_refused_where_the_kernel_does_not_balance():
     with pytest.raises(BindError, match=r"needs Linux.*use --accept shared"):
         ReusePort([LOCAL], 2, OPTIONS, platform="darwin").open()
+
+
+def connect(one, count=64):
+    """So many clients of the first address; the caller closes them."""
+    port = int(one.addresses()[0].rpartition(":")[2])
+    return [socket.create_connection(("127.0.0.1", port), 5) for _ in range(count)]
+
+
+def shares(one, slots, count=64):
+    """How many of ``count`` new connections fall to each slot."""
+    clients = connect(one, count)
+    found = [accepted(one.listeners(slot)) for slot in slots]
+    for client in clients:
+        client.close()
+    return found
+
+
+@every_pattern
+def test_slots_come_and_go_without_a_word_wherever_sockets_are_shared(acceptor, kind, tmp_path):
+    one = acceptor(kind, [UnixAddress(f"{tmp_path}/s")])
+    one.open()
+    one.grow(2)
+    one.joined(2)
+    one.retire(2)
+    one.restore(2)
+    one.forget(2)
+    assert inodes(one.listeners(2)) == inodes(one.listeners(0))
+
+
+@every_pattern
+def test_a_slot_that_grows_gets_no_connection_before_it_listens(acceptor, kind):
+    one = acceptor(kind, [LOCAL])
+    one.open()
+    one.grow(2)
+    assert sum(shares(one, [0, 1])) == 64
+
+
+def test_a_slot_that_grew_gets_its_share_once_it_listens(acceptor):
+    one = acceptor(reuse_port, [LOCAL])
+    one.open()
+    one.grow(2)
+    one.listeners(2)[0].sock.listen(64)
+    one.joined(2)
+    assert all(shares(one, [0, 1, 2]))
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_retired_slot_gets_nothing_and_the_others_everything(acceptor, gone):
+    one = acceptor(reuse_port, [LOCAL], 3)
+    one.open()
+    one.retire(gone)
+    found = shares(one, [0, 1, 2])
+    assert (found[gone], sum(found), sum(map(bool, found))) == (0, 64, 2)
+
+
+def test_a_slot_that_is_restored_gets_its_share_again(acceptor):
+    one = acceptor(reuse_port, [LOCAL])
+    one.open()
+    one.retire(1)
+    one.restore(1)
+    assert all(shares(one, [0, 1]))
+
+
+def test_the_last_slot_cannot_be_avoided(acceptor):
+    one = acceptor(reuse_port, [LOCAL], 1)
+    one.open()
+    one.retire(0)
+    assert shares(one, [0]) == [64]
+
+
+def test_slots_can_be_retired_one_after_another_in_any_order(acceptor):
+    one = acceptor(reuse_port, [LOCAL], 5)
+    one.open()
+    left = [0, 1, 2, 3, 4]
+    for gone in (1, 4, 0, 3):
+        one.retire(gone)
+        left.remove(gone)
+        assert (accepted(one.listeners(gone)), all(shares(one, left))) == (0, True)
+        one.forget(gone)
+        assert sum(shares(one, left)) == 64
+
+
+def test_a_slot_that_joins_while_another_is_avoided_is_chosen_too(acceptor):
+    one = acceptor(reuse_port, [LOCAL])
+    one.open()
+    one.retire(0)
+    one.grow(2)
+    one.listeners(2)[0].sock.listen(64)
+    one.joined(2)
+    found = shares(one, [0, 1, 2])
+    assert (found[0], found[1] > 0, found[2] > 0) == (0, True, True)
+
+
+def test_a_forgotten_slot_is_shut_down_in_every_process(acceptor):
+    one = acceptor(reuse_port, [LOCAL])
+    one.open()
+    with one.listeners(1)[0].sock.dup() as copy:
+        one.forget(1)
+        with pytest.raises(OSError, match="Invalid argument"):
+            copy.accept()
+        assert shares(one, [0]) == [64]
+    assert one.listeners(1) == []
+
+
+def test_a_slot_that_never_listened_can_be_forgotten(acceptor):
+    one = acceptor(reuse_port, [LOCAL])
+    one.open()
+    one.grow(2)
+    one.forget(2)
+    one.grow(2)
+    assert len(one.listeners(2)) == 1
+
+
+def test_a_slot_that_cannot_grow_leaves_nothing(acceptor):
+    one = acceptor(reuse_port, [LOCAL])
+    one.open()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(BindError, match="Too many open files"):
+            one.grow(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert one.listeners(2) == []
+
+
+def heir(kind, one, addresses, slots=2):
+    """An acceptor of the same kind with the sockets of ``one``, through descriptors of its own as after an exec."""
+    passed = [
+        Inherited(fd=os.dup(each.fd), address=each.address, slot=each.slot, indices=each.indices, file=each.file)
+        for each in one.hand_over()
+    ]
+    successor = kind(addresses, slots)
+    successor.open(passed)
+    return successor
+
+
+@every_pattern
+def test_a_successor_has_the_very_same_sockets(acceptor, kind, tmp_path):
+    addresses = [LOCAL, UnixAddress(f"{tmp_path}/s")]
+    one = acceptor(kind, addresses)
+    one.open()
+    other = heir(kind, one, addresses)
+    try:
+        assert [inodes(other.listeners(slot)) for slot in (0, 1)] == [inodes(one.listeners(slot)) for slot in (0, 1)]
+        assert other.addresses() == one.addresses()
+    finally:
+        other.close()
+
+
+@every_pattern
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_file_is_the_successors_once_it_is_alone(acceptor, kind, tmp_path, alone):
+    addresses = [UnixAddress(f"{tmp_path}/s")]
+    one = acceptor(kind, addresses)
+    one.open()
+    other = heir(kind, one, addresses)
+    if alone:
+        other.alone()
+        one.close(keep_files=True)
+    other.close()
+    assert (tmp_path / "s").exists() is not alone
+
+
+@every_pattern
+def test_an_address_that_is_not_wanted_any_more_is_closed(acceptor, kind, tmp_path):
+    one = acceptor(kind, [LOCAL, UnixAddress(f"{tmp_path}/s")])
+    one.open()
+    before = len(os.listdir("/proc/self/fd"))
+    other = heir(kind, one, [])
+    assert (other.addresses(), len(os.listdir("/proc/self/fd"))) == ([], before)
+
+
+@every_pattern
+def test_an_address_that_is_new_is_opened(acceptor, kind, tmp_path):
+    one = acceptor(kind, [LOCAL])
+    one.open()
+    other = heir(kind, one, [LOCAL, UnixAddress(f"{tmp_path}/s")])
+    try:
+        assert other.addresses() == [*one.addresses(), f"unix:{tmp_path}/s"]
+    finally:
+        other.close()
+
+
+def test_a_successor_knows_the_order_of_the_kernel(acceptor):
+    one = acceptor(reuse_port, [LOCAL], 4)
+    one.open()
+    one.forget(1)
+    other = heir(reuse_port, one, [LOCAL], 4)
+    try:
+        other.retire(3)
+        found = shares(other, [0, 2, 3])
+        assert (found[0] > 0, found[1] > 0, found[2]) == (True, True, 0)
+    finally:
+        other.close()
+
+
+def test_a_successor_with_more_slots_lets_the_new_ones_listen_themselves(acceptor):
+    one = acceptor(reuse_port, [LOCAL])
+    one.open()
+    other = heir(reuse_port, one, [LOCAL], 3)
+    try:
+        assert sum(shares(other, [0, 1])) == 64
+        other.listeners(2)[0].sock.listen(64)
+        other.joined(2)
+        assert all(shares(other, [0, 1, 2]))
+    finally:
+        other.close()
+
+
+def test_a_successor_with_fewer_slots_leaves_the_others_to_their_workers_and_then_ends_them(acceptor):
+    one = acceptor(reuse_port, [LOCAL], 3)
+    one.open()
+    other = heir(reuse_port, one, [LOCAL], 2)
+    try:
+        assert shares(other, [0, 1, 2])[2] == 0
+        other.alone()
+        assert other.listeners(2) == []
+        with pytest.raises(OSError, match="Invalid argument"):
+            one.listeners(2)[0].sock.accept()
+    finally:
+        other.close()
+
+
+@every_pattern
+def test_what_is_inherited_can_be_sent_as_json(acceptor, kind):
+    one = acceptor(kind, [LOCAL])
+    one.open()
+    [first, *_] = one.hand_over()
+    again = Inherited(**json.loads(json.dumps(dataclasses.asdict(first))))
+    assert (again.fd, again.address, again.slot) == (first.fd, "127.0.0.1:0", first.slot)
