@@ -42,6 +42,8 @@ class RequestError(AioserveError):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        #: What is refused is a HEAD, so that the answer has no content (RFC 9110 9.3.2).
+        self.to_head = False
 
 
 class PreambleError(AioserveError):

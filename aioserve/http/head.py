@@ -43,7 +43,7 @@ class RequestLine:
     ``path`` is percent-decoded UTF-8, ``raw_path`` as it came, without the query (ASGI, HTTP connection scope).
     """
 
-    __slots__ = ("authority", "http_version", "keep_alive", "method", "path", "query", "raw_path")
+    __slots__ = ("authority", "http_version", "keep_alive", "method", "path", "query", "raw_path", "secure")
 
     def __init__(self, method: str, http_version: str, target: bytes, authority: bytes | None) -> None:
         raw_path, _, query = target.partition(b"?")
@@ -57,6 +57,8 @@ class RequestLine:
         self.query: bytes = query
         #: The host of a target in absolute form, which replaces the Host field.
         self.authority: bytes | None = authority
+        #: The target names https, which a connection without TLS may not serve (RFC 9110 7.4).
+        self.secure: bool = False
 
 
 @final
@@ -81,7 +83,7 @@ class Head:
         self.keep_alive: bool = line.keep_alive
         self.length: int = 0
         self.expects_continue: bool = False
-        #: A field that speaks for a client behind a proxy is among the headers.
+        #: A field that speaks for a client behind a proxy is among the headers, or the target names https.
         self.forwarded: bool = False
         #: Nothing in this head can have put the parser into another state than the one it started from.
         self.plain: bool = True
@@ -119,6 +121,7 @@ def interpret(raw_line: bytes, headers: list[Header], noticed: list[Header]) -> 
     if line.authority is not None:
         # 9112 3.2.2: the target's host replaces whatever Host says.
         headers[:] = [(b"host", line.authority), *(field for field in headers if field[0] != b"host")]
+        head.forwarded = head.forwarded or line.secure
     return head
 
 
@@ -145,6 +148,7 @@ def read_line(raw_line: bytes) -> RequestLine:
     if target[0] != 47:  # "/"
         authority, target = read_odd_target(method, target)
     line = RequestLine(method, http_version, target, authority)
+    line.secure = authority is not None and parts[1][:6].lower() == b"https:"
     if len(raw_line) <= _KNOWN_LINE_BYTES:
         if len(_KNOWN_LINES) >= _KNOWN_LINES_LIMIT:
             _KNOWN_LINES.clear()
@@ -191,7 +195,8 @@ def read_framing(head: Head, name: bytes, value: bytes) -> None:
     elif name == b"transfer-encoding":
         read_transfer_encoding(head, value)
     elif name == b"expect":
-        if value.lower() != b"100-continue":
+        # 9110 5.6.1.2: empty elements of a list are nothing.
+        if {element.strip(b" \t") for element in value.lower().split(b",")} - {b""} != {b"100-continue"}:
             raise RequestError(417, "the only expectation that can be met is 100-continue")
         # 9110 10.1.1: an HTTP/1.0 client cannot have meant it.
         head.expects_continue = head.line.http_version == "1.1"
@@ -208,7 +213,7 @@ def read_transfer_encoding(head: Head, value: bytes) -> None:
         raise RequestError(400, "Transfer-Encoding twice or together with Content-Length")
     head.framed = True
     if value.lower() != b"chunked":
-        if value.lower().endswith(b"chunked") and b"," in value:
+        if value.lower().rpartition(b",")[2].strip(b" \t") == b"chunked":
             raise RequestError(501, "the only transfer coding that is implemented is chunked")
         raise RequestError(400, "Transfer-Encoding does not end in one chunked")
     head.length = CHUNKED

@@ -113,7 +113,11 @@ class H11Parser:
         if len(lengths) > 1 or (lengths and b"," in lengths[0]):
             raise RequestError(400, "more than one Content-Length")
         codings = _CODING.findall(head)
-        if len(codings) == 1 and b"," in codings[0] and codings[0].rstrip(b" \t").lower().endswith(b"chunked"):
+        if (
+            len(codings) == 1
+            and b"," in codings[0]
+            and codings[0].lower().rpartition(b",")[2].strip(b" \t") == b"chunked"
+        ):
             # As head.interpret has it; h11 refuses all codings alike.
             raise RequestError(501, "the only transfer coding that is implemented is chunked")
 

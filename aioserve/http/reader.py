@@ -142,13 +142,14 @@ class RequestReader:
             data = self.rest + data
             self.rest = b""
         turns = 0
+        begun = b""
         self.feeding = True
         try:
             while data:
                 # In order of frequency.
                 if self.stage is HEAD:
                     end = data.find(b"\r\n\r\n") + 4
-                    if end == 3 or self._pieces or data[0] < 33:
+                    if (begun := self._pieces) or end == 3 or data[0] < 33:
                         data = self._feed_broken_head(data)
                     elif end == len(data):
                         self._finish_head(self.pool.take(), data, data, followed=False)
@@ -168,7 +169,8 @@ class RequestReader:
                 if turns == BURST_LIMIT:
                     self.rest = data
                     return data != b""
-        except RequestError:
+        except RequestError as error:
+            error.to_head = (begun + data).lstrip(b"\r\n").startswith(b"HEAD ")
             self.close()
             raise
         finally:

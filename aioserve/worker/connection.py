@@ -199,8 +199,13 @@ class Connection(asyncio.Protocol):
         }
         if self._extensions is not None:
             scope.setdefault("extensions", {}).update({name: {**said} for name, said in self._extensions.items()})
-        if head.forwarded and server.trusts(self._client):
-            server.rewrite(scope)
+        if head.forwarded:
+            if server.trusts(self._client):
+                if line.secure:
+                    scope["scheme"] = "https"
+                server.rewrite(scope)
+            elif line.secure and self._scheme == "http":
+                raise RequestError(421, "the request target names https, and this connection is not secured")
         mount = server.enter(scope)
         writer = ResponseWriter(server.fields, head)
         logged = server.access is not None
@@ -427,10 +432,9 @@ class Connection(asyncio.Protocol):
             # The request has its response; a second one would be taken for the next request's.
             self._linger()
         else:
-            self._answer(cycle, error.status, error.reason)
+            self._answer(cycle, error.status, error.reason, head_request=error.to_head)
 
-    def _answer(self, cycle: Cycle | None, status: int, text: str) -> None:
-        head_request = False
+    def _answer(self, cycle: Cycle | None, status: int, text: str, *, head_request: bool = False) -> None:
         if cycle is not None:
             cycle.writer.status = status
             head_request = cycle.scope["method"] == "HEAD"
