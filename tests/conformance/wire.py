@@ -1,0 +1,96 @@
+"""The wire corpus: what clients send, byte by byte, and what must come of it.
+
+    wire/valid/<topic>/<name>.http      the bytes, as they go over the wire; everything is answered by the application
+    wire/invalid/<topic>/<name>.http    bytes with something in them that is refused, or that never becomes a request
+    .../<name>.toml                     the expectation
+
+An expectation is written from the RFCs and from what an origin server can afford to refuse, never from what the code
+does. It says:
+
+    about       the idea of the case, in a sentence
+    rfc         the clauses, "9112 6.3" being RFC 9112, section 6.3
+    statuses    of the final responses, in order
+    then        "open": the connection serves another request; "closed": the server has ended it; "waiting": the
+                server waits for more
+    requests    what the application sees, in order: method, path (as it came, without the query), and where they are
+                not the usual query = "", body = "", version = "1.1", trailers = []; complete = false for one that has
+                a head and never an end; headers are those that must be there with exactly these values, absent names
+                must not be there. Text stands for bytes, as in Latin-1.
+    lenient     more requests that may be seen behind a front end that forgives what is refused here, where the RFC
+                lets it, or that reads the bytes in another way that is its right
+
+Names are unique, and the paths of a case's requests begin with its name where the target is not what is tried, so that
+a request can be traced to its case. Nothing may ever be seen at a path with "smuggled" in it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+WIRE = Path(__file__).resolve().parent / "wire"
+
+#: The limits that the cases count on: small, so that files at the limits stay readable.
+LIMITS = {"request_line": 400, "header_fields": 20, "header_bytes": 2000, "request_body": 1000}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as the application sees it."""
+
+    method: str
+    path: str
+    query: str = ""
+    body: str = ""
+    version: str = "1.1"
+    headers: dict[str, list[str]] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    trailers: tuple[tuple[str, str], ...] = ()
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class Case:
+    """One exchange and its expectation; see the module's docstring."""
+
+    name: str
+    topic: str
+    valid: bool
+    raw: bytes
+    about: str
+    rfc: tuple[str, ...]
+    statuses: tuple[int, ...]
+    then: str
+    requests: tuple[Request, ...]
+    lenient: tuple[Request, ...]
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.name}: {self.about}"
+
+
+def read_request(table: dict[str, Any]) -> Request:
+    if "absent" in table:
+        table["absent"] = tuple(table["absent"])
+    if "trailers" in table:
+        table["trailers"] = tuple((name, value) for name, value in table["trailers"])
+    return Request(**table)
+
+
+def read_case(path: Path) -> Case:
+    """The case whose bytes are in ``path``."""
+    said = tomllib.loads(path.with_suffix(".toml").read_text(encoding="utf-8"))
+    for plural in ("rfc", "statuses"):
+        said[plural] = tuple(said[plural])
+    for requests in ("requests", "lenient"):
+        said[requests] = tuple(read_request(table) for table in said.get(requests, ()))
+    topic = path.parent
+    return Case(path.stem, topic.name, topic.parent.name == "valid", path.read_bytes(), **said)
+
+
+@cache
+def cases() -> tuple[Case, ...]:
+    """All cases, by topic and name."""
+    return tuple(read_case(path) for path in sorted(WIRE.glob("*/*/*.http")))
