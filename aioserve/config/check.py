@@ -44,6 +44,9 @@ def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple
     _no_mistaken_pattern(settled, found)
     _no_doubles(settled, found)
     _limits_of_mounts(settled, found, need_app=need_app)
+    protocol, speakers = settled.get("proxy.protocol"), settled.get("proxy.protocol_from")
+    if speakers is not None and (protocol is None or protocol.value == "off"):
+        notes.append(f"{speakers.place} has no effect without --proxy-protocol")
     if need_app and not any(path in settled and settled[path].value != "" for path in ("app.target", "app.mount")):
         found.lines.append("APP: missing; name the application as module:attribute, such as main:app")
     if _value(settled, "reload.enabled"):
@@ -99,13 +102,6 @@ def _no_mistaken_pattern(given: dict[str, Given], found: Mistakes) -> None:
             f"{given['reload.enabled'].place} contradicts single ({accept.place}): a reload needs a master that starts "
             "the successor; use --accept shared"
         )
-    if accept.value == "reuseport":
-        binds = [text for text in _value(given, "listen.bind") or () if text and text.startswith(("unix:", "fd:"))]
-        places = [given[path].place for path in ("listen.uds", "listen.fd") if _value(given, path) not in {None, ""}]
-        for place in [f"{given['listen.bind'].place} {text}" for text in binds] + places:
-            found.lines.append(
-                f"{accept.place}: reuseport needs TCP addresses of its own, which {place} is not; use --accept shared"
-            )
 
 
 def _no_doubles(given: dict[str, Given], found: Mistakes) -> None:

@@ -20,20 +20,14 @@ def mode(request):
     return MODES[request.param]
 
 
-@pytest.fixture(params=["shared", "single"])
-def mode_of_one_socket(request):
-    """Only TCP sockets can be had once per worker."""
-    return MODES[request.param]
-
-
 def hello(address):
     with Client(address) as client:
         return client.get("/", close=True).text
 
 
-def test_unix_socket_is_for_owner_and_group_and_gone_afterwards(tmp_path, mode_of_one_socket):
+def test_unix_socket_is_for_owner_and_group_and_gone_afterwards(tmp_path, mode):
     path = tmp_path / "aioserve.sock"
-    with Served("plain:app", *mode_of_one_socket, "--uds", path) as server:
+    with Served("plain:app", *mode, "--uds", path) as server:
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         assert hello(str(path)) == "Hello, World!"
         with Client(str(path)) as client:
@@ -72,10 +66,10 @@ def test_live_unix_socket_is_refused_with_4_and_left_alone(tmp_path):
         assert hello(str(path)) == "Hello, World!"
 
 
-def test_descriptor_that_was_passed_in_is_served(mode_of_one_socket):
+def test_descriptor_that_was_passed_in_is_served(mode):
     with (
         socket.create_server(("127.0.0.1", 0)) as sock,
-        Served("plain:app", *mode_of_one_socket, "--fd", str(sock.fileno()), pass_fds=[sock.fileno()]) as server,
+        Served("plain:app", *mode, "--fd", str(sock.fileno()), pass_fds=[sock.fileno()]) as server,
     ):
         assert server.port == sock.getsockname()[1]
         assert hello(sock.getsockname()) == "Hello, World!"
@@ -89,9 +83,9 @@ def test_several_ports_are_served_at_once(mode):
         assert [hello(address) for address in addresses] == ["Hello, World!"] * 2
 
 
-def test_port_and_unix_socket_are_served_at_once(tmp_path, mode_of_one_socket):
+def test_port_and_unix_socket_are_served_at_once(tmp_path, mode):
     path = tmp_path / "aioserve.sock"
-    with Served("plain:app", *mode_of_one_socket, "--bind", "127.0.0.1:0", "--bind", f"unix:{path}") as server:
+    with Served("plain:app", *mode, "--bind", "127.0.0.1:0", "--bind", f"unix:{path}") as server:
         assert server.urls[1] == f"unix:{path}"
         assert [hello(address) for address in (("127.0.0.1", server.port), str(path))] == ["Hello, World!"] * 2
 

@@ -67,23 +67,10 @@ def test_one_process_is_one_worker(workers):
 
 
 @pytest.mark.parametrize(
-    ("flags", "place"),
-    [
-        ({"uds": "/run/x"}, "--uds"),
-        ({"fd": "0"}, "--fd"),
-        ({"bind": [":80", "unix:/x"]}, "--bind unix:/x"),
-        ({"bind": ["fd://3"]}, "--bind fd://3"),
-    ],
+    "flags", [{"bind": [":80", "[::]:80"]}, {"bind": [":80", "unix:/x"]}, {"uds": "/run/x"}, {"fd": "0"}], ids=str
 )
-def test_reuseport_needs_tcp_addresses(flags, place):
-    with pytest.raises(
-        ConfigError, match=f"^--reuseport: reuseport needs TCP addresses of its own, which {place} is not"
-    ):
-        loaded({"reuseport": True, **flags})
-
-
-def test_reuseport_takes_several_tcp_addresses():
-    assert loaded({"reuseport": True, "bind": [":80", "[::]:80"]}).config.process.accept == "reuseport"
+def test_reuseport_takes_every_kind_of_address(flags):
+    assert loaded({"reuseport": True, **flags}).config.process.accept == "reuseport"
 
 
 def test_an_address_given_twice_is_a_mistake():
@@ -114,6 +101,14 @@ def test_reload_with_one_worker_needs_no_note():
 
 def test_what_belongs_to_reload_is_noted_without_it():
     assert loaded({"reload_dir": ["x"], "reload_include": []}).notes == ("--reload-dir has no effect without --reload",)
+
+
+@pytest.mark.parametrize("off", [{}, {"proxy_protocol": "off"}])
+def test_names_of_load_balancers_are_noted_without_the_proxy_protocol(off):
+    assert loaded({"proxy_protocol_from": "10.0.0.1", **off}).notes == (
+        "--proxy-protocol-from has no effect without --proxy-protocol",
+    )
+    assert loaded({"proxy_protocol_from": "10.0.0.1", "proxy_protocol": "auto"}).notes == ()
 
 
 def test_mistaken_values_do_not_disturb_the_checks():
