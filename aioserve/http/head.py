@@ -6,11 +6,21 @@ the connection needs: target, framing, persistence, expectation. Both readers us
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Final, NoReturn, final
 from urllib.parse import unquote
 
 from aioserve.errors import RequestError
-from aioserve.http.tables import AUTHORITY, FORWARDING_FIELDS, LINE_BEGUN, METHODS, VERSION
+from aioserve.http.tables import (
+    AUTHORITY,
+    FORBIDDEN_IN_TRAILERS,
+    FORWARDING_FIELDS,
+    LINE,
+    LINE_BEGUN,
+    METHODS,
+    REQUEST_FIELDS,
+    VERSION,
+)
 
 if TYPE_CHECKING:
     from aioserve.types import Header
@@ -26,6 +36,11 @@ _KNOWN_HOSTS_LIMIT: Final = 256
 #: What a Connection field nearly always says.
 _KEEP_ALIVE_SPELLINGS: Final = frozenset((b"keep-alive", b"Keep-Alive"))
 _CLOSE_SPELLINGS: Final = frozenset((b"close", b"Close"))
+
+#: 9110 9.3.8: a client MUST NOT send content in a TRACE request, which would come back to whoever reads the answer.
+_TRACE_WITH_CONTENT: Final = "a TRACE request with content"
+
+_FATAL_TRAILERS: Final = frozenset((b"content-length", b"transfer-encoding", b"host"))
 
 
 #: Request lines that have passed, with what they mean. Clients of one server send the same few again and again; the
@@ -127,12 +142,13 @@ def interpret(raw_line: bytes, headers: list[Header], noticed: list[Header]) -> 
 
 def read_line(raw_line: bytes) -> RequestLine:
     """Check a request line that has not been seen before, and remember it."""
-    parts = raw_line.split(b" ")
-    if len(parts) != 3 or not parts[1]:
+    parts = LINE.fullmatch(raw_line)
+    if parts is None:
         # 9112 3: exactly one SP each. llhttp lets more of them pass, and two servers that disagree about where a
-        # target ends can be played against each other.
+        # target ends can be played against each other. It also takes a line of HTTP/0.9, which a bare line feed may
+        # end: the field behind it would become a part of the target.
         raise RequestError(400, "the request line is not METHOD SP TARGET SP VERSION")
-    raw_method, target, version = parts
+    raw_method, target, version = parts.groups()
     if version == b"HTTP/1.1":
         http_version = "1.1"
     elif version == b"HTTP/1.0":
@@ -158,11 +174,22 @@ def read_line(raw_line: bytes) -> RequestLine:
 
 def check_host(value: bytes) -> None:
     """Refuse a Host value that is no ``host [":" port]`` (9112 3.2), and remember one that is."""
-    if AUTHORITY.fullmatch(value) is None:
-        raise RequestError(400, "the Host field is not a host name with an optional port")
+    check_authority(value, "the Host field is not a host with an optional port")
     if len(_KNOWN_HOSTS) >= _KNOWN_HOSTS_LIMIT:
         _KNOWN_HOSTS.clear()
     _KNOWN_HOSTS.add(value)
+
+
+def check_authority(value: bytes, reason: str) -> None:
+    """Refuse what is no ``host [":" port]`` that can be."""
+    found = AUTHORITY.fullmatch(value)
+    if found is None or int(found["port"] or 0) > 65535:
+        raise RequestError(400, reason)
+    if found["address"] is not None:
+        try:
+            IPv6Address(found["address"].decode("ascii"))
+        except ValueError:
+            raise RequestError(400, reason) from None
 
 
 def read_connection(head: Head, value: bytes) -> None:
@@ -192,6 +219,8 @@ def read_framing(head: Head, name: bytes, value: bytes) -> None:
             raise RequestError(400, "Content-Length twice or together with Transfer-Encoding")
         head.framed = True
         head.length = int(value)
+        if head.length and head.line.method == "TRACE":
+            raise RequestError(400, _TRACE_WITH_CONTENT)
     elif name == b"transfer-encoding":
         read_transfer_encoding(head, value)
     elif name == b"expect":
@@ -201,7 +230,8 @@ def read_framing(head: Head, name: bytes, value: bytes) -> None:
         # 9110 10.1.1: an HTTP/1.0 client cannot have meant it.
         head.expects_continue = head.line.http_version == "1.1"
     else:
-        # An upgrade is not taken (9110 7.8 allows it), but llhttp stops at one.
+        # An upgrade is not taken (9110 7.8 allows it), but llhttp stops at one, and behind a Proxy-Connection that says
+        # close it takes no more.
         head.plain = False
 
 
@@ -213,10 +243,33 @@ def read_transfer_encoding(head: Head, value: bytes) -> None:
         raise RequestError(400, "Transfer-Encoding twice or together with Content-Length")
     head.framed = True
     if value.lower() != b"chunked":
-        if value.lower().rpartition(b",")[2].strip(b" \t") == b"chunked":
-            raise RequestError(501, "the only transfer coding that is implemented is chunked")
-        raise RequestError(400, "Transfer-Encoding does not end in one chunked")
+        refuse_codings(value)
+    if head.line.method == "TRACE":
+        raise RequestError(400, _TRACE_WITH_CONTENT)
     head.length = CHUNKED
+
+
+def refuse_codings(value: bytes) -> NoReturn:
+    """Answer a Transfer-Encoding that is not chunked alone: 501 when it is a list of others with chunked at its end."""
+    *others, final_coding = (coding.strip(b" \t") for coding in value.lower().split(b","))
+    if others and final_coding == b"chunked" and final_coding not in others and all(others):
+        raise RequestError(501, "the only transfer coding that is implemented is chunked")
+    raise RequestError(400, "Transfer-Encoding does not end in one chunked")
+
+
+def read_trailers(fields: list[Header], limit: int) -> list[Header]:
+    """The trailers that the application may see, of those that have come."""
+    if len(fields) > limit:
+        raise RequestError(431, "too many trailer fields")
+    for name, _ in fields:
+        if name in _FATAL_TRAILERS:
+            # 9110 6.5.1: framing and routing are over; whoever sends them here wants somebody to believe them.
+            raise RequestError(400, f"the trailers have a field {name.decode('ascii')}")
+    return [
+        field
+        for field in fields
+        if field[0] not in FORBIDDEN_IN_TRAILERS and field[0] not in REQUEST_FIELDS and not field[0].startswith(b"if-")
+    ]
 
 
 def read_odd_target(method: str, target: bytes) -> tuple[bytes | None, bytes]:
@@ -230,8 +283,7 @@ def read_odd_target(method: str, target: bytes) -> tuple[bytes | None, bytes]:
         raise RequestError(400, "the request target is neither a path nor an http URL")
     end = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
     authority, path = rest[:end], rest[end:]
-    if AUTHORITY.fullmatch(authority) is None:
-        raise RequestError(400, "the authority of the request target is not a host with an optional port")
+    check_authority(authority, "the authority of the request target is not a host with an optional port")
     if not path:
         # 9112 3.2.4: an OPTIONS for the whole server, as a proxy was given it.
         path = b"*" if method == "OPTIONS" else b"/"
@@ -245,16 +297,24 @@ def refuse_version(version: bytes) -> NoReturn:
     raise RequestError(400, "the request line ends in no HTTP version")
 
 
-def explain(raw: bytes, error: RequestError) -> RequestError:
-    """Why a parser refused the head ``raw`` with ``error``: its request line may deserve another status.
-
-    The line decides alone and as a whole, so that the answer does not depend on how far a parser had come.
-    """
+def check_line(raw: bytes) -> None:
+    """Refuse a head by as much of its request line as ``raw`` has, before any parser sees it."""
     line, end, _ = raw.partition(b"\r\n")
-    if end and LINE_BEGUN.fullmatch(line) is not None:
-        try:
+    if end:
+        if line not in _KNOWN_LINES:
             read_line(line)
-        except RequestError as of_line:
-            if of_line.status != 400:
-                return of_line
+    elif LINE_BEGUN.fullmatch(line) is None:
+        raise RequestError(400, "the request line does not begin with METHOD SP TARGET SP VERSION")
+
+
+def explain(raw: bytes, error: RequestError) -> RequestError:
+    """Why a parser refused the head ``raw`` with ``error``.
+
+    The request line decides first and as a whole, so that the answer depends neither on the parser nor on how far it
+    had come: 505 for a version (9110 15.6.6) and 501 for a method (9110 9.1) that is not served, whatever follows.
+    """
+    try:
+        check_line(raw)
+    except RequestError as of_line:
+        return of_line
     return error

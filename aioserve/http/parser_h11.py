@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 import h11
 
 from aioserve.errors import RequestError
+from aioserve.http.head import refuse_codings
 from aioserve.http.tables import REQUEST_FIELDS
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ _BAD_LINE: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\n[ \t]|[\x00-\x08\x0b\x0
 _LENGTH: Final = re.compile(rb"\ncontent-length:([^\r\n]*)", re.IGNORECASE)
 _CODING: Final = re.compile(rb"\ntransfer-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
-#: A chunk's size of up to 64 bits and its extensions (9112 7.1.1), as llhttp reads them: names and values of which one
-#: may be missing, and no white space.
+#: A chunk's size of up to 64 bits and its extensions (9112 7.1.1), as llhttp reads them: a name or a value may be
+#: missing, a quoted string may follow a token, and there is no white space.
 _CHUNK: Final = re.compile(
     rb"0*([0-9A-Fa-f]{1,16})"
     rb"(?:;(?=[^\r])[!#$%&'*+\-.^_`|~0-9A-Za-z]*"
-    rb"(?:=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]*|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?)*\r\n"
+    rb"(?:=[!#$%&'*+\-.^_`|~0-9A-Za-z]*(?:\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\")?)?)*\r\n"
 )
 
 
@@ -45,7 +46,7 @@ class H11Parser:
     """One message through an ``h11.Connection`` of its own: h11 cannot go on without a response being sent on it."""
 
     __slots__ = (
-        "_chunked",
+        "_coding",
         "_connection",
         "_in_trailers",
         "_line",
@@ -68,8 +69,9 @@ class H11Parser:
         self.message_complete: bool = False
         # The head as far as it has come; None once it is complete.
         self._raw: bytes | None = b""
+        # The Transfer-Encoding as it was sent, which h11 makes lower case; h11 passes none but "chunked".
+        self._coding: bytes | None = None
         # Of a chunked body: how much of a chunk and its CRLF is still to come, else the line that has begun.
-        self._chunked: bool = False
         self._unread: int = 0
         self._line: bytes = b""
         self._in_trailers: bool = False
@@ -79,7 +81,7 @@ class H11Parser:
         """Parse ``data``, which ends at or before the end of the message."""
         if self._raw is not None:
             self._check_head(self._raw, data)
-        elif self._chunked:
+        elif self._coding is not None:
             self._check_chunks(data)
         try:
             self._connection.receive_data(data)
@@ -89,9 +91,11 @@ class H11Parser:
                     return
                 if isinstance(event, h11.Request):
                     self._raw = None
-                    self.fields = list(event.headers)
-                    self.noticed = [field for field in self.fields if field[0] in REQUEST_FIELDS]
-                    self._chunked = any(name == b"transfer-encoding" for name, _ in self.noticed)
+                    for name, value in event.headers:
+                        field = (name, value if name != b"transfer-encoding" else self._coding or value)
+                        self.fields.append(field)
+                        if name in REQUEST_FIELDS:
+                            self.noticed.append(field)
                 elif isinstance(event, h11.Data):
                     self.body.append(bytes(event.data))
                 elif isinstance(event, h11.EndOfMessage):
@@ -112,14 +116,12 @@ class H11Parser:
         lengths = _LENGTH.findall(head)
         if len(lengths) > 1 or (lengths and b"," in lengths[0]):
             raise RequestError(400, "more than one Content-Length")
-        codings = _CODING.findall(head)
-        if (
-            len(codings) == 1
-            and b"," in codings[0]
-            and codings[0].lower().rpartition(b",")[2].strip(b" \t") == b"chunked"
-        ):
-            # As head.interpret has it; h11 refuses all codings alike.
-            raise RequestError(501, "the only transfer coding that is implemented is chunked")
+        # llhttp takes spaces behind a coding, and no tab.
+        codings = [coding.rstrip(b" ") for coding in _CODING.findall(head)]
+        if len(codings) == 1 and b"," in codings[0]:
+            # h11 refuses all codings alike.
+            refuse_codings(codings[0])
+        self._coding = codings[0] if codings else None
 
     def _check_chunks(self, data: bytes) -> None:
         """Refuse chunk sizes, extensions and trailers that h11 would take; the CRLF behind a chunk it checks itself."""

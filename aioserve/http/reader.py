@@ -23,8 +23,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from aioserve.errors import RequestError
-from aioserve.http.head import CHUNKED, Head, explain, interpret
-from aioserve.http.tables import LINE_BEGUN
+from aioserve.http.head import CHUNKED, Head, check_line, explain, interpret, read_trailers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,7 +199,7 @@ class RequestReader:
         """The slow path: the head does not lie in this one read, or blank lines stand in front of it.
 
         Each piece goes to the parser at once, so that garbage is refused when it comes and not when time runs out; the
-        request line only when there is all of it, because it decides the answer as a whole (see ``explain``).
+        request line only when there is all of it, because it is judged as a whole (see ``explain``).
         """
         raw = self._pieces + data
         if raw[0] < 33:
@@ -213,12 +212,11 @@ class RequestReader:
         if end == 3:
             end = len(raw)
         line_limit = self.limits.request_line
-        if end > self.limits.header_bytes or (end > line_limit and b"\r\n" not in raw[: line_limit + 2]):
+        if end > self.limits.header_bytes or (end >= line_limit + 2 and b"\r\n" not in raw[: line_limit + 2]):
             self._refuse_size(raw)
         if self._parser is None:
+            check_line(raw)
             if b"\r\n" not in raw:
-                if LINE_BEGUN.fullmatch(raw) is None:
-                    raise RequestError(400, "the request line is not METHOD SP TARGET SP VERSION")
                 self._pieces = raw
                 return b""
             self._parser = self.pool.take()
@@ -333,7 +331,10 @@ class RequestReader:
             self._parser = self._head = None
             self._pieces = b""
             trailers = parser.fields
-            if head.plain and head.keep_alive:
+            if trailers:
+                # llhttp heeds them as if they stood in the head: after a Connection: close it takes no more.
+                trailers = read_trailers(trailers, self.limits.header_fields)
+            elif head.plain and head.keep_alive:
                 self.pool.give(parser)
             self.stage = WAIT
             sink.on_end(trailers)
