@@ -41,6 +41,15 @@ class Level(enum.StrEnum):
 
 
 @final
+class Milestone(enum.Enum):
+    """Where the server as a whole is: what a service manager wants to know."""
+
+    SERVING = enum.auto()  # every first worker is ready, or a reload is over
+    RELOADING = enum.auto()
+    STOPPING = enum.auto()
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class Started:
     """The sockets are bound and the signals are caught: fill the slots. The first event, once."""
@@ -189,10 +198,19 @@ class Say:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A milestone is reached; nothing is to be done but to tell whoever wants to know."""
+
+    milestone: Milestone
+    text: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Quit:
     """No child is left: the server ends with this exit status. The last action."""
 
     status: int
 
 
-Action: TypeAlias = Spawn | Kill | WakeAt | Say | Quit
+Action: TypeAlias = Spawn | Kill | WakeAt | Say | Mark | Quit

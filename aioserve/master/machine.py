@@ -24,6 +24,8 @@ from aioserve.master.events import (
     Exited,
     Kill,
     Level,
+    Mark,
+    Milestone,
     Quit,
     Ready,
     RecycleRequested,
@@ -333,7 +335,9 @@ class Machine:
         if not self._announced and all(slot.ever_ready for slot in self._required()):
             self._announced = True
             count = len(list(self._required()))
-            self._say(Level.INFO, f"ready: {count} worker{'' if count == 1 else 's'}")
+            workers = f"{count} worker{'' if count == 1 else 's'}"
+            self._say(Level.INFO, f"ready: {workers}")
+            self._mark(Milestone.SERVING, f"serving: {workers}")
 
     def _fill(self) -> None:
         for slot in self._slots:
@@ -363,6 +367,7 @@ class Machine:
     def _begin_reload(self, event: ReloadRequested) -> Reload:
         self._generation += 1
         self._say(Level.INFO, f"{event.reason}: reload to generation {self._generation}")
+        self._mark(Milestone.RELOADING, f"reloading to generation {self._generation}")
         reload = Reload(self._generation)
         for slot in self._slots:
             if not slot.spec.reloads:
@@ -403,9 +408,12 @@ class Machine:
             )
         elif reload.replaced:
             self._say(Level.INFO, f"reload to generation {reload.generation} finished: {reload.replaced} replaced")
+        failed = f"serving; the reload to generation {reload.generation} failed: {reload.failure}"
+        self._mark(Milestone.SERVING, failed if reload.failure else f"serving, generation {reload.generation}")
 
     def _stop(self, phase: Phase) -> None:
         self._move(phase)
+        self._mark(Milestone.STOPPING, "stopping" if phase is Phase.STOPPING else "stopping at once")
         self._reload = self._reload_wanted = None
         for slot in self._slots:
             slot.spawn_at = None
@@ -443,6 +451,9 @@ class Machine:
 
     def _kill(self, child: Child, sig: Sig) -> None:
         self._actions.append(Kill(child.pid, sig))
+
+    def _mark(self, milestone: Milestone, text: str) -> None:
+        self._actions.append(Mark(milestone, text))
 
     def _say(self, level: Level, text: str, detail: str = "") -> None:
         self._actions.append(Say(level, text, detail))

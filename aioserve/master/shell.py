@@ -33,6 +33,7 @@ from aioserve.master.events import (
     Exited,
     Kill,
     Level,
+    Mark,
     Quit,
     Ready,
     RecycleRequested,
@@ -51,11 +52,12 @@ from aioserve.master.events import (
 from aioserve.observe.scoreboard import PID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from aioserve.accept.base import Acceptor
     from aioserve.master.events import Event
     from aioserve.master.machine import Machine
+    from aioserve.master.observer import Observer
     from aioserve.observe.scoreboard import Row, Scoreboard
 
 _REQUESTS: Final[dict[int, Event]] = {
@@ -85,7 +87,8 @@ class Master:
     """Runs the server: ``run()`` returns its exit status when no child is left.
 
     The acceptor is open when ``run`` is called, and is the caller's to close. ``child`` runs in each new process and
-    answers its exit status. ``log`` writes a line; ``reopen_logs`` opens the master's own log files again.
+    answers its exit status. ``log`` writes a line; ``reopen_logs`` opens the master's own log files again. Observers
+    are told of everything and change nothing.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Master:
         scoreboard: Scoreboard,
         log: Callable[[Say], None],
         reopen_logs: Callable[[], None],
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._machine: Final = machine
         self._child: Final = child
@@ -104,6 +108,7 @@ class Master:
         self._scoreboard: Final = scoreboard
         self._log: Final = log
         self._reopen_logs: Final = reopen_logs
+        self._observers: Final = tuple(observers)
         # The rows of a role come after those of the roles before it.
         self._first_row: Final[dict[Role, int]] = {}
         rows = 0
@@ -138,7 +143,9 @@ class Master:
             self._close()
 
     def _turn(self) -> None:
-        timeout = None if self._wake_at is None else max(0.0, self._wake_at - time.monotonic())
+        wakes = [self._wake_at, *(observer.wake_at for observer in self._observers)]
+        wake_at = min((wake for wake in wakes if wake is not None), default=None)
+        timeout = None if wake_at is None else max(0.0, wake_at - time.monotonic())
         for key, _ in self._selector.select(timeout):
             if key.fd == self._wake_read:
                 self._read_signals()
@@ -147,6 +154,9 @@ class Master:
                 self._read_channel(key.data)
         if self._wake_at is not None and time.monotonic() >= self._wake_at:
             self._dispatch(Tick())
+        for observer in self._observers:
+            if observer.wake_at is not None and time.monotonic() >= observer.wake_at:
+                observer.tick(time.monotonic())
 
     def _read_signals(self) -> None:
         caught = b""
@@ -201,7 +211,9 @@ class Master:
     def _dispatch(self, event: Event) -> None:
         events = deque([event])
         while events:
-            for action in self._machine.handle(events.popleft(), time.monotonic()):
+            event = events.popleft()
+            actions = self._machine.handle(event, time.monotonic())
+            for action in actions:
                 match action:
                     case Spawn():
                         events.append(self._spawn(action))
@@ -213,10 +225,14 @@ class Master:
                         self._wake_at = action.time
                     case Say():
                         self._log(action)
+                    case Mark():
+                        pass
                     case Quit():
                         self._status = action.status
                     case _:
                         assert_never(action)
+            for observer in self._observers:
+                observer.saw(event, actions, time.monotonic())
 
     def _spawn(self, spawn: Spawn) -> Event:
         row = self._scoreboard.row(self._first_row[spawn.role] + spawn.slot, spawn.seat)

@@ -7,6 +7,8 @@ from aioserve.master.events import (
     Exited,
     Kill,
     Level,
+    Mark,
+    Milestone,
     Quit,
     Ready,
     ReloadRequested,
@@ -44,6 +46,7 @@ class Story:
         self.spawns = []  # (role, slot, seat, generation) of every fork, in order
         self.wake_at = None
         self.said = []
+        self.marks = []
         self.quit = None
 
     def feed(self, event):
@@ -66,6 +69,8 @@ class Story:
                         self.wake_at = time
                     case Say():
                         self.said.append(action)
+                    case Mark(milestone, text):
+                        self.marks.append((milestone, text))
                     case Quit(status):
                         self.quit = status
         return kills
@@ -662,3 +667,35 @@ def test_an_illegal_move_is_a_bug():
     story = Story().started()
     with pytest.raises(AssertionError, match="STARTING -> "):
         story.feed(Started())
+
+
+class TestMilestones:
+    def test_the_server_serves_when_every_first_worker_is_ready(self):
+        story = Story(workers=2).started()
+        story.feed(Ready(101))
+        assert story.marks == []
+        story.feed(Ready(102))
+        assert story.marks == [(Milestone.SERVING, "serving: 2 workers")]
+
+    def test_a_reload_is_over_when_the_last_predecessor_has_left(self):
+        story = Story().serving()
+        story.feed(HUP)
+        assert story.marks[1:] == [(Milestone.RELOADING, "reloading to generation 2")]
+        story.feed(Ready(102))
+        story.leaves(101)
+        assert story.marks[2:] == [(Milestone.SERVING, "serving, generation 2")]
+
+    def test_a_reload_that_fails_says_why(self):
+        story = Story().serving()
+        story.feed(HUP)
+        story.feed(BootFailed(102, "no module named shop", ""))
+        story.dies(102, 3)
+        assert story.marks[2:] == [
+            (Milestone.SERVING, "serving; the reload to generation 2 failed: no module named shop")
+        ]
+
+    def test_each_way_to_stop_is_told(self):
+        story = Story().serving()
+        story.feed(TERM)
+        story.feed(QUIT)
+        assert story.marks[1:] == [(Milestone.STOPPING, "stopping"), (Milestone.STOPPING, "stopping at once")]
