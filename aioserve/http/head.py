@@ -159,12 +159,14 @@ def read_line(raw_line: bytes) -> RequestLine:
     if method not in METHODS:
         raise RequestError(501, "the method is not one that this server knows")
     authority = None
+    secure = False
     if 35 in target:  # "#"; an int, because b"#" in bytes is ten times as slow
         raise RequestError(400, "the request target has a fragment")
     if target[0] != 47:  # "/"
+        secure = target[:6].lower() == b"https:"
         authority, target = read_odd_target(method, target)
     line = RequestLine(method, http_version, target, authority)
-    line.secure = authority is not None and parts[1][:6].lower() == b"https:"
+    line.secure = secure
     if len(raw_line) <= _KNOWN_LINE_BYTES:
         if len(_KNOWN_LINES) >= _KNOWN_LINES_LIMIT:
             _KNOWN_LINES.clear()
