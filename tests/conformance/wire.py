@@ -25,11 +25,16 @@ a request can be traced to its case. Nothing may ever be seen at a path with "sm
 
 from __future__ import annotations
 
+import random
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 WIRE = Path(__file__).resolve().parent / "wire"
 
@@ -51,6 +56,21 @@ class Request:
     trailers: tuple[tuple[str, str], ...] = ()
     complete: bool = True
 
+    def of(self, seen: Mapping[str, Any]) -> Request:
+        """What was ``seen``, as far as this request says something about it: equal to it if all is as expected."""
+        fields = seen["headers"]
+        return Request(
+            method=seen["method"],
+            path=seen["path"],
+            query=seen["query"],
+            body=seen["body"] if seen["complete"] else "",
+            version=seen["version"],
+            headers={name: [value for key, value in fields if key == name] for name in self.headers},
+            absent=tuple(name for name in self.absent if all(key != name for key, _ in fields)),
+            trailers=tuple((name, value) for name, value in seen["trailers"]),
+            complete=seen["complete"],
+        )
+
 
 @dataclass(frozen=True)
 class Case:
@@ -69,6 +89,17 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.name}: {self.about}"
+
+
+def pieces(raw: bytes, way: str) -> list[bytes]:
+    """``raw`` "whole", "byte by byte", or cut at places that depend only on it and on ``way``: failures come back."""
+    if way == "whole":
+        return [raw]
+    if way == "byte by byte":
+        return [raw[at : at + 1] for at in range(len(raw))]
+    seeded = random.Random(f"{way} {raw!r}")
+    places = [0, *sorted(seeded.choices(range(len(raw) + 1), k=seeded.randint(1, 7))), len(raw)]
+    return [raw[begin:end] for begin, end in pairwise(places) if end > begin]
 
 
 def read_request(table: dict[str, Any]) -> Request:
