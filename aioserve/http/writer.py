@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 #: other (9110 15.3.6; 9112 6.3).
 _WITHOUT_CONTENT: Final = BODILESS | {205}
 
+#: What no value of a field may contain (9110 5.5): all control bytes but the tab.
+_CONTROLS: Final = bytes(byte for byte in range(32) if byte != 9) + b"\x7f"
+
 #: Connection options that say what becomes of the connection.
 _PERSISTENCE: Final = frozenset((b"close", b"keep-alive", b""))
 
@@ -176,12 +179,11 @@ class ResponseWriter:
             block = b"".join(parts)
         except (TypeError, ValueError, AttributeError) as error:
             raise AppError(f"http.response.start has headers that are not pairs of bytes: {error}") from error
-        # perf: three scans of the whole instead of three of each value, and 0 in bytes is ten times as fast as
-        # b"\0" in bytes; bench/micro::writer
-        lines = len(parts) // 4 + 1
-        if block.count(b"\n") != lines or block.count(b"\r") != lines or 0 in block:
-            # 9110 5.5: an attempt to write a second field, or a second response.
-            raise AppError("http.response.start has a header with a CR, LF or NUL in its value")
+        # perf: one scan of the whole instead of one of each value: the only control bytes there may be are a CR and an
+        # LF for each line; bench/micro::writer
+        if len(block.translate(None, _CONTROLS)) != len(block) - 2 * (len(parts) // 4 + 1):
+            # 9110 5.5: an attempt to write a second field, or a second response, or no field value at all.
+            raise AppError("http.response.start has a header with a CR, LF or NUL or another control byte in its value")
         self._head = block
         self.stage = HEAD
 

@@ -156,6 +156,17 @@ def test_a_value_with_cr_lf_or_nul_is_refused(value):
         respond(200, [(b"x", value)])
 
 
+@pytest.mark.parametrize("octet", [octet for octet in (*range(32), 127) if octet not in b"\t\r\n\0"])
+def test_a_value_with_another_control_byte_is_refused(octet):
+    with pytest.raises(AppError):
+        respond(200, [(b"x", b"a" + bytes([octet]) + b"b")])
+
+
+def test_values_may_have_tabs_and_high_bytes():
+    value = b"a\tb \x80\xff"
+    assert b"\r\nx: " + value + b"\r\n" in respond(200, [(b"x", value)])
+
+
 @pytest.mark.parametrize(
     "name", [b"", b" x", b"x ", b"\tx", b"x:", b"x y", b"x\r", b"x\nz", b"\0", b"\xe9", b"x\x7f", b"(x)"]
 )
