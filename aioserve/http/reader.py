@@ -132,6 +132,11 @@ class RequestReader:
         """Whether a part of a head has come and the remainder has not."""
         return self.stage is HEAD and self._pieces != b""
 
+    @property
+    def head_wanted(self) -> bool:
+        """Whether the part of a head that has come is of a HEAD, to which no answer has content (RFC 9110 9.3.2)."""
+        return self.stage is HEAD and self._pieces.startswith(b"HEAD ")
+
     def feed(self, data: bytes) -> bool:
         """Take bytes from the peer; True if something is left hanging: part of a head, or bytes behind a request.
 

@@ -458,8 +458,10 @@ class Connection(asyncio.Protocol):
     def _expire(self) -> None:
         waiting = self._waiting
         if waiting is Wait.HEAD:
+            error = RequestError(408, "the request head did not come in time")
+            error.to_head = self.reader.head_wanted
             self.reader.close()
-            self._refuse(RequestError(408, "the request head did not come in time"))
+            self._refuse(error)
         elif waiting is Wait.BODY:
             self.reader.close()
             if self.cycle is None:

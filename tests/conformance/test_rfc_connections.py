@@ -287,6 +287,15 @@ async def test_a_refused_head_request_gets_no_content(connect, parser, raw, step
     assert written.partition(b"\r\n\r\n")[2] == b""
 
 
+async def test_a_head_request_that_never_comes_whole_gets_no_content(connect, parser):
+    client = connect(App(), parser=parser)
+    assert await client.ask(b"HEAD / HTTP/1.1\r\nHost") == b""
+    client.wait(20)
+    written = client.transport.take()
+    assert statuses(written) == [408]
+    assert written.partition(b"\r\n\r\n")[2] == b""
+
+
 async def test_a_head_request_that_fails_or_finds_no_room_gets_no_content(connect, parser):
     async def fails(scope, receive, send):
         raise RuntimeError("oops")
