@@ -16,11 +16,17 @@ import stat
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
+from aioserve.accept.activation import named
 from aioserve.accept.base import Inherited, Listener
-from aioserve.config.addresses import Address, FdAddress, TcpAddress, UnixAddress
+from aioserve.config.addresses import Address, FdAddress, NamedAddress, TcpAddress, UnixAddress
 from aioserve.errors import BindError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aioserve.accept.activation import Passed
 
 Resolved: TypeAlias = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
@@ -43,6 +49,7 @@ class SocketOptions:
     backlog: int = 2048
     dual_stack: bool = False  # an IPv6 wildcard takes IPv4 too
     unix_mode: int = 0o660
+    passed: Sequence[Passed] = ()  # what the service manager has opened for us
 
 
 @final
@@ -72,6 +79,9 @@ def open_address(address: Address, options: SocketOptions) -> tuple[list[Listene
             return [listener], file
         case FdAddress():
             return [adopt_fd(address, backlog=options.backlog)], None
+        case NamedAddress():
+            found = named(address, options.passed)
+            return [adopt_fd(FdAddress(fd), backlog=options.backlog) for fd in found], None
 
 
 def bind_tcp(address: TcpAddress, *, backlog: int, dual_stack: bool, reuse_port: bool = False) -> list[Listener]:

@@ -40,11 +40,23 @@ class FdAddress:
         return f"fd://{self.fd}"
 
 
-Address: TypeAlias = TcpAddress | UnixAddress | FdAddress
+@dataclass(frozen=True, slots=True)
+class NamedAddress:
+    """The sockets that a service manager has opened under this name (FileDescriptorName= in a socket unit)."""
 
-_FORMS = "write HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH or fd://N"
+    name: str
+
+    def __str__(self) -> str:
+        return f"fd://{self.name}"
+
+
+Address: TypeAlias = TcpAddress | UnixAddress | FdAddress | NamedAddress
+
+_FORMS = "write HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH, fd://N or fd://NAME"
 # unix(7): sun_path has 108 bytes on Linux, the last of them NUL; 104 on macOS and the BSDs.
 _LONGEST_PATH = 107
+# systemd.socket(5), FileDescriptorName=: no colons and no control characters; more than a word nobody has.
+_NAME = re.compile(r"[A-Za-z_][\w.@-]{0,254}", re.ASCII)
 _HOST = re.compile(r"[^\s/?#@\[\]:%]+")
 
 
@@ -54,8 +66,10 @@ def parse_address(text: str) -> Address:
         return _unix(text.removeprefix("unix:"))
     if text.startswith("fd://"):
         number = text.removeprefix("fd://")
+        if _NAME.fullmatch(number):
+            return NamedAddress(number)
         if not number.isascii() or not number.isdecimal() or len(number) > 9:
-            raise ValueError("does not name a descriptor; write fd://3")
+            raise ValueError("does not name a descriptor; write fd://3, or fd://NAME for a socket unit's")
         return FdAddress(int(number))
     host, colon, port = text.rpartition(":")
     if not colon and text.isdecimal():

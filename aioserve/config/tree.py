@@ -80,7 +80,7 @@ class Listen:
         tuple[str, ...],
         values.BIND,
         Doc(
-            "listen here instead: HOST:PORT, [::]:PORT, :PORT, unix:PATH or fd://N",
+            "listen here instead: HOST:PORT, [::]:PORT, :PORT, unix:PATH, fd://N or fd://NAME",
             flag="bind",
             short="b",
             repeatable=True,
@@ -95,6 +95,11 @@ class Listen:
     ] = 2048
     dual_stack: Annotated[Switch, Doc("let a listening [::] take IPv4 as well", flag="dual-stack")] = False
     uds_mode: Annotated[int, values.MODE, Doc("the file mode of unix sockets, in octal", flag="uds-mode")] = 0o660
+
+    @property
+    def unsaid(self) -> bool:
+        """Nobody has said where to listen."""
+        return self.addresses() == Listen().addresses()
 
     def addresses(self) -> list[Address]:
         """Where to listen: the descriptor, else the unix socket, else every ``bind``, else host and port."""

@@ -89,7 +89,7 @@ class Served:
     def __enter__(self) -> Self:
         self._stdout = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "aioserve", *self.arguments],
+            self.command(),
             cwd=self._cwd,
             env=self._env,
             stdin=subprocess.DEVNULL,
@@ -107,6 +107,10 @@ class Served:
                 self._kill()
                 raise
         return self
+
+    def command(self) -> list[str]:
+        """What is executed; a test may start the server in another way."""
+        return [sys.executable, "-m", "aioserve", *self.arguments]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         left: set[int] = set()

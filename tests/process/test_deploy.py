@@ -14,6 +14,7 @@ from aioserve.config.tree import Config
 from tests.process.servers import REPO
 
 UNIT = REPO / "deploy" / "aioserve.service"
+SOCKET = REPO / "deploy" / "aioserve.socket"
 COMPOSE = REPO / "deploy" / "compose.yaml"
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 
@@ -34,17 +35,24 @@ def compose() -> dict:
 def test_systemd_accepts_the_unit_without_a_word(tmp_path):
     # The program has to exist on this machine for the unit to be right.
     text = UNIT.read_text().replace("ExecStart=/srv/app/venv/bin/aioserve", f"ExecStart={sys.executable}")
-    changed = tmp_path / UNIT.name
+    changed, socket = tmp_path / UNIT.name, tmp_path / SOCKET.name
     changed.write_text(text)
+    socket.write_text(SOCKET.read_text())
     done = subprocess.run(
-        [str(SYSTEMD_ANALYZE), "verify", "--man=no", str(changed)],
+        [str(SYSTEMD_ANALYZE), "verify", "--man=no", str(changed), str(socket)],
         capture_output=True,
         text=True,
         check=False,
     )
     # It also reads the machine's own units, about which it may have something to say.
-    assert [line for line in (done.stdout + done.stderr).splitlines() if UNIT.name in line] == []
+    assert [line for line in (done.stdout + done.stderr).splitlines() if UNIT.stem in line] == []
     assert done.returncode == 0, done.stderr
+
+
+def test_systemd_hears_of_the_start_and_of_a_new_master():
+    assert (unit()["Type"], unit()["NotifyAccess"]) == ("notify", "all")
+    # The master sends at half of it, and a worker's heart beats more often than that.
+    assert float(unit()["WatchdogSec"]) >= 10
 
 
 def test_systemd_waits_longer_than_a_stop_takes():

@@ -67,6 +67,10 @@ async def describe(scope, receive, send):
     await answer(send, json.dumps(shown).encode())
 
 
+async def environ(scope, receive, send):
+    await answer(send, "\n".join(os.environ).encode())
+
+
 async def large(scope, receive, send):
     """As many MiB as the query says."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -98,6 +102,7 @@ PATHS = {
     "/echo": echo,
     "/started": started,
     "/scope": describe,
+    "/environ": environ,
     "/large": large,
     "/breaks": breaks,
     "/refuse": refuse,

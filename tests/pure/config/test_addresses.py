@@ -6,6 +6,7 @@ import pytest
 
 from aioserve.config.addresses import (
     FdAddress,
+    NamedAddress,
     TcpAddress,
     UnixAddress,
     parse_address,
@@ -27,6 +28,8 @@ from aioserve.config.addresses import (
         ("unix:x.sock", UnixAddress("x.sock")),
         ("unix:///run/x.sock", UnixAddress("/run/x.sock")),
         ("fd://3", FdAddress(3)),
+        ("fd://web", NamedAddress("web")),
+        ("fd://shop-web@1.socket", NamedAddress("shop-web@1.socket")),
     ],
 )
 def test_an_address_is_read(text, address):
@@ -34,7 +37,7 @@ def test_an_address_is_read(text, address):
 
 
 @pytest.mark.parametrize(
-    "text", ["127.0.0.1:8000", "[::1]:80", "[fe80::1%eth0]:80", "unix:/run/x.sock", "fd://3", "localhost:1"]
+    "text", ["127.0.0.1:8000", "[::1]:80", "[fe80::1%eth0]:80", "unix:/run/x.sock", "fd://3", "fd://web", "localhost:1"]
 )
 def test_an_address_is_written_as_it_was_read(text):
     assert str(parse_address(text)) == text
@@ -60,7 +63,8 @@ def test_an_address_is_written_as_it_was_read(text):
         ("unix:/a\0b", "names no path"),
         ("unix:/" + "x" * 107, "more than the 107 bytes"),
         ("fd://", "does not name a descriptor"),
-        ("fd://x", "does not name a descriptor"),
+        ("fd://3x", "does not name a descriptor"),
+        ("fd://a:b", "does not name a descriptor"),
         ("fd://-1", "does not name a descriptor"),
     ],
 )
