@@ -111,6 +111,12 @@ class FakeTransport(asyncio.Transport):
     def write_eof(self):
         self.state = "half-closed"
 
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+    def is_closing(self):
+        return self.state in {"closed", "aborted"}
+
     def is_reading(self):
         return self.reading
 

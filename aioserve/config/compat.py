@@ -54,10 +54,6 @@ _OFFLOAD = (
     "application's own"
 )
 _ADMIN = "the admin endpoint is not in this version; let probes ask a path of the application"
-_PROXY_PROTOCOL = (
-    "the PROXY protocol is not in this version; let the proxy send X-Forwarded-For or Forwarded (see "
-    "--forwarded-allow-ips)"
-)
 _WORKER_CLASS = (
     "there is one kind of worker; leave it out (--interface wsgi serves WSGI, --loop chooses the event loop)"
 )
@@ -135,6 +131,7 @@ _TABLE = (
     Refused("graceful_timeout", "use --timeout-graceful-shutdown"),
     Refused("keep_alive", "use --timeout-keep-alive"),
     Refused("reuse_port", "use --reuseport", value=False),
+    Refused("proxy_allow_from", "use --proxy-protocol-from"),
     Refused("reload_engine", "there is one engine, watchfiles; leave it out"),
     Refused("reload_extra_file", "use --reload-include with the file's name, and --reload-dir with its directory"),
     Refused("limit_request_fields", "use --limit-header-fields"),
@@ -152,8 +149,6 @@ _TABLE = (
     *(Refused(name, _TLS) for name in ("certfile", "keyfile", "ca_certs", "cert_reqs", "ciphers")),
     # Planned
     Refused("admin_bind", _ADMIN),
-    Refused("proxy_protocol", _PROXY_PROTOCOL, value=False),
-    Refused("proxy_allow_from", _PROXY_PROTOCOL),
     Refused("ktls", _TLS, value=False),
     Refused("tls_processes", _TLS),
     Refused("tls_transport", _TLS),

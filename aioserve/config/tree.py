@@ -193,6 +193,18 @@ class Proxy:
             flag="forwarded-host",
         ),
     ] = False
+    protocol: Annotated[
+        Literal["off", "v1", "v2", "auto"],
+        Doc(
+            "take clients' addresses and TLS from the PROXY protocol, which every connection must then begin with; "
+            "auto: v1 and v2",
+        ),
+    ] = "off"
+    protocol_from: Annotated[
+        tuple[str, ...],
+        values.NETWORK,
+        Doc("load balancers that may speak it, as in --forwarded-allow-ips; connections of others are closed"),
+    ] = ("127.0.0.1", "::1", "unix:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,8 +113,13 @@ class PreambleReader:
             return self._read_line(seen)
         for start, version in ((SIGNATURE, 2), (_LINE_START, 1)):
             if seen.startswith(start):
-                raise PreambleError(f"a PROXY header of version {version}, which --proxy-protocol does not allow")
-        raise PreambleError(f"no PROXY header but {seen[:_SHOWN]!r}")
+                raise PreambleError(
+                    f"a PROXY header of version {version}, but --proxy-protocol is {self._mode.value}; set it to auto"
+                )
+        raise PreambleError(
+            f"no PROXY header but {seen[:_SHOWN]!r}; let the load balancer send one (send-proxy-v2 in haproxy), or "
+            "leave --proxy-protocol out"
+        )
 
     def _read_line(self, seen: bytes) -> Preamble | None:
         # 2.1: the line ends at the first CRLF, which stands within the first 107 bytes, and at nothing less.

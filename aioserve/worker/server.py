@@ -162,7 +162,7 @@ class Server:
         """Accept and serve. Returns once the listeners are registered with the loop."""
         self._beat_due = self.loop.time()
         self._tick()
-        self._gate = Gate(self.loop, listeners, functools.partial(Connection, self), backlog=backlog)
+        self._gate = Gate(self.loop, listeners, _protocol(self), backlog=backlog)
         await self._gate.open()
         self._cells[PHASE] = Phase.READY
 
@@ -246,6 +246,15 @@ class Server:
     def _publish(self) -> None:
         self._cells[REQUESTS] = self.requests
         self._cells[REQUESTS_TOTAL] = self.requests_total
+
+
+def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
+    """What makes the protocol of a new connection."""
+    if server.settings.proxy_protocol == "off":
+        return functools.partial(Connection, server)
+    from aioserve.worker.preamble import Reception
+
+    return Reception(server).connect
 
 
 def _parser(kind: str) -> type[Parser]:

@@ -37,6 +37,8 @@ class Settings:
     proxy_headers: bool
     trusted: tuple[str, ...]
     forwarded_host: bool = False
+    proxy_protocol: str = "off"
+    proxy_protocol_from: tuple[str, ...] = ()
 
     @staticmethod
     def of(config: Config) -> Settings:
@@ -64,4 +66,6 @@ class Settings:
             proxy_headers=config.proxy.headers,
             trusted=config.proxy.forwarded_allow_ips,
             forwarded_host=config.proxy.forwarded_host,
+            proxy_protocol=config.proxy.protocol,
+            proxy_protocol_from=config.proxy.protocol_from,
         )

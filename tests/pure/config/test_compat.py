@@ -68,7 +68,7 @@ def test_every_flag_of_uvicorn_is_taken_or_refused_with_a_sentence(flag, value):
         "-D",
         "--worker-connections 3",
         "--admin-bind x",
-        "--proxy-protocol",
+        "--proxy-allow-from x",
         "--ktls",
         "--tls-processes 1",
         "--offload-workers 1",

@@ -1,0 +1,248 @@
+"""Connections that begin with a PROXY header: who may send one, the wait for it, and what becomes of what it says.
+
+An ``Introduction`` is the protocol of such a connection until its header is there; then a ``Connection`` takes its
+place at the transport, knows the client from the header, and reads what came behind it in the same turn of the loop.
+Nobody else knows that there was a header: without --proxy-protocol no line of this module runs.
+
+    waiting --header--> a Connection takes over
+            --a peer that may not speak for others, no header, none in time, the drain--> closed without an answer
+
+From then on the client of the header is the peer: X-Forwarded-* and Forwarded are believed if ``forwarded_allow_ips``
+names that client, such as a further proxy in front of the load balancer; never because the load balancer is trusted,
+which passes on whatever its clients have sent.
+
+A client that came over TLS has the scheme https and ASGI's ``tls`` extension. It shows the client's name only if the
+load balancer has verified the certificate, and nothing of certificates themselves, which are not in the header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl
+from functools import cache
+from typing import TYPE_CHECKING, Final, cast, final
+
+from aioserve.errors import PreambleError
+from aioserve.http.forwarded import TrustedProxies
+from aioserve.http.proxy_protocol import Mode, PreambleReader
+from aioserve.worker.connection import Connection
+from aioserve.worker.waits import Wait
+
+if TYPE_CHECKING:
+    from aioserve.accept.base import Listener
+    from aioserve.http.proxy_protocol import Endpoint, Preamble
+    from aioserve.http.proxy_tlvs import ClientTls, Facts
+    from aioserve.types import Address
+    from aioserve.worker.deadlines import Timed
+    from aioserve.worker.server import Server
+
+log = logging.getLogger("aioserve")
+
+#: Seconds between two lines about peers that may not speak for others: a port scan must not fill the log.
+STRANGERS_SECONDS: Final = 60.0
+
+# RFC 4514 2.4: escaped wherever they stand; and at the beginning or the end.
+_SPECIAL: Final = re.compile(r'["+,;<>\\]|^[ #]|(?<=.) $')
+
+#: ASGI has the numbers of the protocol. OpenSSL's names, and Go's.
+_TLS_VERSIONS: Final = {
+    "TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304,
+    "TLS 1.0": 0x0301, "TLS 1.1": 0x0302, "TLS 1.2": 0x0303, "TLS 1.3": 0x0304,
+}  # fmt: skip
+
+
+@final
+class Reception:
+    """What the introductions of one server share: the versions, and who may speak for others."""
+
+    def __init__(self, server: Server) -> None:
+        settings = server.settings
+        self.server: Server = server
+        self.mode: Mode = Mode(settings.proxy_protocol)
+        self._speakers: TrustedProxies = TrustedProxies(settings.proxy_protocol_from)
+        self._names: str = ", ".join(settings.proxy_protocol_from) or "nobody"
+        self._said: float = -STRANGERS_SECONDS
+        self._strangers: int = 0
+        cipher_suites()  # some milliseconds now rather than within a client's first request
+
+    def connect(self, listener: Listener) -> Introduction:
+        """The protocol of a new connection."""
+        return Introduction(self, listener)
+
+    def admits(self, peer: Address | None) -> bool:
+        """Whether ``peer`` (None: of a unix socket) may speak for others; says so in the log if not."""
+        if self._speakers.trusts(peer[0] if peer else None):
+            return True
+        self._strangers += 1
+        now = self.server.loop.time()
+        if now >= self._said + STRANGERS_SECONDS:
+            log.info(
+                "%s - closed: it may not send PROXY headers, --proxy-protocol-from names %s; add its address if it is "
+                "your load balancer, and let nobody else connect here (%d closed since the last line like this)",
+                spell(peer),
+                self._names,
+                self._strangers,
+            )
+            self._said, self._strangers = now, 0
+        return False
+
+
+@final
+class Introduction(asyncio.Protocol):
+    """One connection whose header has not come yet."""
+
+    __slots__ = ("_begun", "_listener", "_reader", "_reception", "_since", "_transport", "bucket")
+
+    def __init__(self, reception: Reception, listener: Listener) -> None:
+        self.bucket: set[Timed] | None = None
+        self._reception: Reception = reception
+        self._listener: Listener = listener
+        self._reader: PreambleReader = PreambleReader(reception.mode)
+        self._begun: bool = False
+        self._since: float = reception.server.deadlines.now
+        self._transport: asyncio.Transport | None = None
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        server = self._reception.server
+        server.connection_opened()
+        if self._reception.admits(peer_of(self._transport)):
+            server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
+        else:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+        server = self._reception.server
+        self._transport = None
+        server.deadlines.forget(self)
+        server.connection_closed()
+
+    def data_received(self, data: bytes) -> None:
+        # Nobody reads for a connection that is being closed.
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._begun = True
+        try:
+            preamble = self._reader.feed(data)
+        except PreambleError as error:
+            self._refuse(str(error))
+        else:
+            if preamble is not None:
+                self._hand_over(self._transport, preamble)
+
+    def eof_received(self) -> bool:
+        # Before the first byte it is a probe of the port and nothing to talk about.
+        if self._begun:
+            self._refuse("it has left within the PROXY header")
+        return False
+
+    # What the server calls.
+
+    def look(self, now: float) -> None:
+        """Give up if the time is up, else be looked at again later."""
+        server = self._reception.server
+        due = self._since + server.waits[Wait.FIRST] + server.deadlines.resolution
+        if now < due:
+            server.deadlines.file(self, due)
+        else:
+            # The header may lie unread in the socket: it is read in this turn of the loop.
+            server.loop.call_later(0.0, self._give_up)
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _give_up(self) -> None:
+        server = self._reception.server
+        if self._transport is None:
+            return
+        if server.draining:
+            self.abort()
+        else:
+            self._refuse(f"no whole PROXY header within {server.settings.header_timeout:g} s")
+
+    def _refuse(self, reason: str) -> None:
+        """Close without an answer: the peer is no HTTP client, and is told soonest by its connection's end."""
+        if self._transport is not None and not self._transport.is_closing():
+            log.info("%s - closed: %s", spell(peer_of(self._transport)), reason)
+            self.abort()
+
+    def _hand_over(self, transport: asyncio.Transport, preamble: Preamble) -> None:
+        """Put a Connection in this protocol's place. Its count among the server's connections goes with it."""
+        server = self._reception.server
+        server.deadlines.forget(self)
+        self._transport = None
+        connection = Connection(server, self._listener)
+        connection.take_over(
+            transport,
+            client=_tcp(preamble.source),
+            local=_tcp(preamble.destination),
+            scheme=self._listener.scheme if preamble.facts.tls is None else "https",
+            extensions=extensions(preamble.facts),
+        )
+        transport.set_protocol(connection)
+        if self._reader.rest:
+            connection.data_received(self._reader.rest)
+
+
+def peer_of(transport: asyncio.Transport) -> Address | None:
+    """The address at the other end, None for a unix socket."""
+    peer = transport.get_extra_info("peername")
+    return (peer[0], peer[1]) if isinstance(peer, (tuple, list)) and len(peer) >= 2 else None
+
+
+def spell(peer: Address | None) -> str:
+    return f"{peer[0]}:{peer[1]}" if peer else "unix"
+
+
+def _tcp(endpoint: Endpoint | None) -> Address | None:
+    """What ASGI can show. The path of a unix socket on another machine is not: the connection's own address stays."""
+    return None if endpoint is None or endpoint[1] is None else (endpoint[0], endpoint[1])
+
+
+def extensions(facts: Facts) -> dict[str, dict[str, object]] | None:
+    """What a scope says of these facts: ASGI's ``tls``, and the rest under a name of ours."""
+    found: dict[str, dict[str, object]] = {}
+    if facts.tls is not None:
+        found["tls"] = tls_extension(facts.tls)
+    if facts.alpn or facts.authority or facts.unique_id:
+        found["aioserve.proxy_protocol"] = {
+            "alpn": facts.alpn,
+            "authority": facts.authority,
+            "unique_id": facts.unique_id,
+        }
+    return found or None
+
+
+def tls_extension(tls: ClientTls) -> dict[str, object]:
+    """ASGI's ``tls`` extension, version 0.2, as far as a PROXY header can tell."""
+    error = None
+    if tls.client_presented and not tls.client_verified:
+        error = f"the load balancer could not verify it (OpenSSL's result {tls.verify})"
+    return {
+        "server_cert": None,
+        "client_cert_chain": (),
+        "client_cert_name": distinguished(tls.client_name) if tls.client_verified and tls.client_name else None,
+        "client_cert_error": error,
+        "tls_version": _TLS_VERSIONS.get(tls.version),
+        "cipher_suite": cipher_suites().get(tls.cipher),
+    }
+
+
+def distinguished(name: str) -> str:
+    """A Common Name as a distinguished name (RFC 4514), so that no name can pass for several parts of one."""
+    return "CN=" + _SPECIAL.sub(lambda match: "\\" + match[0], name)
+
+
+@cache
+def cipher_suites() -> dict[str, int]:
+    """The registered number of every cipher suite that OpenSSL has a name for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # A load balancer may allow what this machine would not.
+    context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+    return {str(cipher["name"]): cipher["id"] & 0xFFFF for cipher in context.get_ciphers()}
