@@ -22,6 +22,7 @@ from aioserve.http.reader import BODY, HEAD, RequestReader
 from aioserve.http.tables import reason_phrase
 from aioserve.http.writer import ResponseWriter, plain_response
 from aioserve.worker.cycle import Cycle
+from aioserve.worker.unsent import has_progressed, unsent_bytes
 from aioserve.worker.waits import Wait
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Connection(asyncio.Protocol):
         "_local",
         "_paused",
         "_queued",
+        "_queued_since",
         "_scheme",
         "_since",
         "_transport",
@@ -95,7 +97,9 @@ class Connection(asyncio.Protocol):
         self._waiting: Wait = Wait.FIRST
         self._since: float = server.deadlines.now
         self._paused: bool = False
+        # What the client had not taken when its writes were looked at, and when that was.
         self._queued: int = 0
+        self._queued_since: float = 0.0
         self._discarded: int = 0
 
     # What the transport calls.
@@ -315,9 +319,10 @@ class Connection(asyncio.Protocol):
         elif self._transport is not None:
             server = self.server
             self._waiting = Wait.CLOSING
-            self._since = server.deadlines.now
+            self._queued = 0
+            self._queued_since = server.deadlines.now
             if self.bucket is None:
-                server.deadlines.file(self, self._since + server.waits[Wait.CLOSING])
+                server.deadlines.file(self, self._queued_since + server.waits[Wait.CLOSING])
             self._transport.close()
 
     def abort(self) -> None:
@@ -486,18 +491,19 @@ class Connection(asyncio.Protocol):
     def _watch_writes(self) -> None:
         if self._transport is not None:
             server = self.server
-            self._queued = self._transport.get_write_buffer_size()
-            self._since = server.deadlines.now
-            server.deadlines.file(self, self._since + server.waits[Wait.CLOSING])
+            self._queued = unsent_bytes(self._transport)
+            self._queued_since = server.deadlines.now
+            server.deadlines.file(self, self._queued_since + server.waits[Wait.CLOSING])
 
     def _look_at_writes(self, now: float) -> None:
         server = self.server
         if self._transport is None:
             return
-        if self._transport.get_write_buffer_size() != self._queued:
+        due = self._queued_since + server.waits[Wait.CLOSING]
+        if now < due + server.deadlines.resolution:
+            server.deadlines.file(self, due)
+        elif has_progressed(self._queued, unsent_bytes(self._transport)):
             self._watch_writes()
-        elif now < self._since + server.waits[Wait.CLOSING] + server.deadlines.resolution:
-            server.deadlines.file(self, self._since + server.waits[Wait.CLOSING])
         else:
             server.stalled(self.client)
             self.reset()

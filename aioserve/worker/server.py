@@ -154,7 +154,7 @@ class Server:
         log.info("%s - refused with %d: %s", client, error.status, error.reason)
 
     def stalled(self, client: str) -> None:
-        log.info("%s - closed: it has read nothing for %g s", client, self.settings.write_timeout)
+        log.info("%s - closed: it has read next to nothing for %g s", client, self.settings.write_timeout)
 
     # What the worker calls.
 

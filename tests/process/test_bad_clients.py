@@ -23,7 +23,7 @@ LIMITS = {"header": HEADER, "body": BODY, "write": WRITE, "keep-alive": KEEP_ALI
 #: How late a limit may strike on a machine that is busy with other tests; never early. Seconds.
 LATE = 5.0
 
-STALLED = "closed: it has read nothing for 1 s"
+STALLED = "closed: it has read next to nothing for 1 s"
 
 #: What a worker may grow by for clients that do not read: the buffers of a few dozen connections.
 GROWTH_LIMIT = 16 * 1024 * 1024
