@@ -232,7 +232,6 @@ class RequestReader:
         parser = self._parser
         if head.endswith(b"\r\n\r\n"):
             self._pieces = b""
-            self._blank_lines = 0
             self._finish_head(parser, piece, head, followed=end < len(raw))
             return raw[end:]
         try:
@@ -270,6 +269,8 @@ class RequestReader:
             parser.feed(piece)
         except RequestError as error:
             raise explain(raw, error) from error
+        # Here and not where blank lines are skipped: the request behind them may come by the short path.
+        self._blank_lines = 0
         fields = parser.fields
         if len(fields) > limits.header_fields:
             raise RequestError(431, "too many header fields")

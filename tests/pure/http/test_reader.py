@@ -67,6 +67,13 @@ def test_leading_blank_lines_are_ignored(parser):
     assert len(read(b"\r\n\r\n" + GET + b"\r\n" + GET, parser).requests) == 2
 
 
+def test_blank_lines_are_counted_for_each_request_alone(parser):
+    sink = RecordingSink(parser)
+    for _ in range(3):
+        sink.feed(b"\r\n\r\n\r\n").feed(GET)
+    assert (len(sink.requests), sink.error) == (3, None)
+
+
 @pytest.mark.parametrize(
     ("head", "keep_alive"),
     [
@@ -147,6 +154,7 @@ REFUSED = [
     (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "another scheme"),
     (b"GET http://a:x/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "a bad authority"),
     (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 501, "CONNECT"),
+    (b"GET /\nX: HTTP/1.1\r\nHost: a\r\n\r\n", 400, "a line of HTTP/0.9 that hides a field"),
     (b"CONNECT  HTTP/1.1\r\n\r\n", 400, "CONNECT without a target"),
     (b'{"a": 1}', 400, "no request line, and no end of one"),
     (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "HTTP/2.0"),
@@ -208,6 +216,8 @@ def test_the_gzip_coding_in_front_of_chunked_is_not_implemented(parser):
         (b"GET /" + b"a" * 100 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, {"request_line": 50}),
         (b"GET /" + b"a" * 100, 414, {"request_line": 50}),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 5 + b"\r\n", 431, {"header_fields": 5}),
+        (GET, None, {"request_line": 14}),
+        (GET, 414, {"request_line": 13}),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 100 + b"\r\n\r\n", 431, {"header_bytes": 100}),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 100, 431, {"header_bytes": 100}),
         (post(b"Content-Length: 11", body=b"01234567890"), 413, {"request_body": 10}),
