@@ -51,7 +51,12 @@ class PreambleError(AioserveError):
 
 
 class AppError(AioserveError):
-    """The application broke the ASGI contract: 500 if nothing was sent, else the connection is closed."""
+    """The application broke the ASGI contract: 500 if nothing was sent, else the connection is closed.
+
+    It is logged where it is made, once: ``reported`` says that this has been done.
+    """
+
+    reported = False
 
 
 class ClientDisconnected(OSError):

@@ -6,8 +6,11 @@ complete at once gets a Content-Length without the application's help. The write
 
     START --http.response.start--> HEAD --http.response.body--> BODY --more_body false--> DONE
                                      (a first body that is the last goes straight to DONE)
+    where trailers were announced and can be sent:              BODY --> TRAILERS --http.response.trailers--> DONE
+    a file that the kernel sends: HEAD or BODY --begin_file--> FILE --end_file--> BODY, TRAILERS or DONE
 
-``AppError`` is raised for everything the application does wrong, before any byte of that message is returned.
+``AppError`` is raised for everything the application does wrong, before any byte of that message is returned, and
+leaves the writer as it was: an application that catches it may send something better.
 RFC 9112 is cited as "9112", RFC 9110 as "9110".
 """
 
@@ -21,6 +24,8 @@ from aioserve.http.tables import (
     BODILESS,
     CONNECTION,
     CONTENT_LENGTH,
+    EARLY_HINTS,
+    FORBIDDEN_IN_TRAILERS,
     ORDINARY,
     REPLACES_SERVERS,
     RESPONSE_FIELDS,
@@ -58,6 +63,8 @@ class Stage(IntEnum):
     HEAD = 1
     BODY = 2
     DONE = 3
+    FILE = 4
+    TRAILERS = 5
 
 
 # perf: a global is one look-up, a member of an enum two; bench/micro::writer
@@ -65,6 +72,22 @@ START: Final = Stage.START
 HEAD: Final = Stage.HEAD
 BODY: Final = Stage.BODY
 DONE: Final = Stage.DONE
+
+# What becomes of the trailers that http.response.start announces: there are none, they are swallowed, they are sent.
+NONE: Final = 0
+SWALLOWED: Final = 1
+SENT: Final = 2
+
+
+# When a message was sent that is not due at a stage; the two that take bodies are due.
+_MISTIMED: Final = {
+    Stage.START: "before http.response.start",
+    Stage.HEAD: "before http.response.body",
+    Stage.BODY: "before the body was complete",
+    Stage.DONE: "after the response was complete",
+    Stage.FILE: "while a file is being sent; await that send() first",
+    Stage.TRAILERS: "after the body was complete",
+}
 
 
 @final
@@ -110,7 +133,9 @@ class ResponseWriter:
         "_given",
         "_head",
         "_line",
+        "_request",
         "_server_fields",
+        "_trailers",
         "bodiless",
         "chunked",
         "keep_alive",
@@ -122,6 +147,7 @@ class ResponseWriter:
     def __init__(self, fields: ServerFields, head: Head) -> None:
         self._server_fields: ServerFields = fields
         self._line: RequestLine = head.line
+        self._request: Head = head
         self.keep_alive: bool = head.keep_alive
         self.stage: Stage = START
         self.status: int = 0
@@ -133,9 +159,13 @@ class ResponseWriter:
         # Names of server fields that the application has sent itself.
         self._given: tuple[bytes, ...] = ()
         self._head: bytes = b""
+        self._trailers: int = NONE
 
-    def send(self, message: Message) -> bytes:
-        """The bytes that ``message`` puts on the wire now. Raises ``AppError``."""
+    def send(self, message: Message) -> bytes | None:
+        """The bytes that ``message`` puts on the wire now; None if it is none that bytes are made of.
+
+        Raises ``AppError``.
+        """
         try:
             kind = message["type"]
             # In order of frequency.
@@ -144,26 +174,72 @@ class ResponseWriter:
                     return self._first(message.get("body", b""), message.get("more_body", False))
                 if self.stage is BODY:
                     return self._next(message.get("body", b""), message.get("more_body", False))
-                raise AppError(
-                    "http.response.body was sent before http.response.start"
-                    if self.stage is START
-                    else "http.response.body was sent after the response was complete"
-                )
+                self.refuse(kind)
             if kind == "http.response.start":
                 if self.stage is START:
                     self._start(message["status"], message.get("headers", ()))
+                    if message.get("trailers", False):
+                        self._trailers = SENT if self._trailers_wanted() else SWALLOWED
                     return b""
                 raise AppError("http.response.start was sent twice")
         except KeyError as error:
             raise AppError(f"a message without the key {error}: {sorted(message)}") from error
-        raise AppError(f"a message of type {kind!r} was sent, which is no part of an HTTP response")
+        except (TypeError, AttributeError) as error:
+            raise AppError(f"a message of type {type(message).__name__} was sent, not a dict ({error})") from error
+        if kind == "http.response.trailers":
+            return self._send_trailers(message)
+        if kind == "http.response.early_hint":
+            return self._hint(message)
+        return None
+
+    def refuse(self, kind: str) -> NoReturn:
+        """Say why a message that carries a part of the body cannot come now."""
+        raise AppError(f"{kind} was sent {_MISTIMED[self.stage]}")
+
+    def begin_file(self, size: int, *, more: bool) -> bytes:
+        """What goes out in front of ``size`` bytes of a file that the caller sends itself, ``size`` being above 0.
+
+        ``sent`` is the caller's to count, and ``end_file`` comes next; without a body (``bodiless``) neither is.
+        """
+        prefix = b""
+        if self.stage is HEAD:
+            if not more and self._expected == UNKNOWN and not self.bodiless and self._trailers != SENT:
+                self._expected = size
+                self._head += b"content-length: %d\r\n" % size
+            self._check_length(size, more)
+            prefix = self._first(b"", True)
+        elif self.stage is BODY:
+            self._check_length(size, more)
+        else:
+            self.refuse("a file")
+        if self.bodiless:
+            if not more:
+                self._complete()
+            return prefix
+        self.stage = Stage.FILE
+        return prefix + b"%x\r\n" % size if self.chunked else prefix
+
+    def end_file(self, *, more: bool) -> bytes:
+        """What goes out behind a file."""
+        end = b"\r\n" if self.chunked else b""
+        self.stage = BODY
+        return end if more else end + self._complete()
+
+    def _check_length(self, size: int, more: Any) -> None:
+        total = self.sent + size
+        known = self._expected != UNKNOWN and not self.bodiless
+        if known and (total > self._expected or (total < self._expected and not more)):
+            self._refuse_length(size)
 
     def _start(self, status: Any, headers: Any) -> None:
-        line = STATUS_LINES.get(status) if type(status) is int else None
+        line = STATUS_LINES.get(status) if isinstance(status, int) else None
         if line is None:
             raise AppError(f"http.response.start has the status {status!r}, which is not a final status (200 to 599)")
         self.status = status
         self.bodiless = status in _WITHOUT_CONTENT or self._line.method == "HEAD"
+        # What an earlier attempt has left behind that was refused.
+        self._expected = UNKNOWN
+        self._given = ()
         parts: list[bytes] = [line]
         try:
             for name, value in headers:
@@ -229,6 +305,9 @@ class ResponseWriter:
 
     def _first(self, content: Any, more: Any) -> bytes:
         """The head and the first piece of the body."""
+        if self._trailers == SENT and not more:
+            # Nothing but chunks can be followed by trailers (9112 7.1.2).
+            return self._first(content, True) + self._next(b"", False)
         body: bytes = content if type(content) is bytes else as_bytes(content)
         size = len(body)
         framing = b""
@@ -274,18 +353,72 @@ class ResponseWriter:
             if total > self._expected or (total < self._expected and not more):
                 self._refuse_length(size)
         self.sent += size
-        if not more:
-            self.stage = DONE
-        if not self.chunked:
-            return body
         # 9112 7.1: a chunk of size 0 is the end, so an empty piece in the middle is no chunk.
-        chunk = b"%x\r\n%b\r\n" % (size, body) if size else b""
-        return chunk if more else chunk + b"0\r\n\r\n"
+        piece = b"%x\r\n%b\r\n" % (size, body) if self.chunked and size else body
+        return piece if more else piece + self._complete()
+
+    def _complete(self) -> bytes:
+        """The body is complete: what ends it on the wire."""
+        if self._trailers == SENT and self.chunked:
+            self.stage = Stage.TRAILERS
+            return b"0\r\n"
+        self.stage = DONE
+        return b"0\r\n\r\n" if self.chunked else b""
+
+    def _trailers_wanted(self) -> bool:
+        """Whether trailers can be sent, and the client has asked for them (9110 6.5.1 and 10.1.4)."""
+        if self.bodiless or self._expected != UNKNOWN or not self._line.keep_alive:
+            return False
+        said = b",".join(value for name, value in self._request.headers if name == b"te")
+        return any(option.partition(b";")[0].strip(b" \t") == b"trailers" for option in said.lower().split(b","))
+
+    def _send_trailers(self, message: Message) -> bytes:
+        if self.stage is not Stage.TRAILERS:
+            if self.stage is DONE and self._trailers == SWALLOWED:
+                return b""
+            announced = self._trailers != NONE
+            raise AppError(
+                f"http.response.trailers was sent {_MISTIMED[self.stage]}"
+                if announced
+                else "http.response.trailers was sent, but http.response.start did not announce trailers"
+            )
+        block = block_of("http.response.trailers", message.get("headers", ()), FORBIDDEN_IN_TRAILERS)
+        if message.get("more_trailers", False):
+            return block
+        self.stage = DONE
+        return block + b"\r\n"
+
+    def _hint(self, message: Message) -> bytes:
+        """A 103 (RFC 8297) in front of the head; nothing once that is out, and for clients that know no 1xx."""
+        if self.stage is DONE:
+            self.refuse("http.response.early_hint")
+        fields = ((b"link", link) for link in message.get("links", ()))
+        links = block_of("http.response.early_hint", fields, frozenset())
+        # 9110 15.2: a server MUST NOT send a 1xx response to an HTTP/1.0 client.
+        if not links or self._line.http_version == "1.0" or self.stage not in {START, HEAD}:
+            return b""
+        return EARLY_HINTS + links + b"\r\n"
 
     def _refuse_length(self, size: int) -> NoReturn:
         total = self.sent + size
         wrong = "more" if total > self._expected else "fewer"
         raise AppError(f"the response body has {wrong} bytes than its content-length: {total}, not {self._expected}")
+
+
+def block_of(kind: str, headers: Any, forbidden: frozenset[bytes]) -> bytes:
+    """Fields that come apart from the head, as lines. Raises ``AppError`` for those that are none or ``forbidden``."""
+    lines = []
+    try:
+        for name, value in headers:
+            if TOKEN.fullmatch(name) is None or name.lower() in forbidden:
+                raise AppError(f"{kind} has the field {name!r}, which cannot stand there")
+            line = name.lower() + b": " + value
+            if line.count(b"\n") or line.count(b"\r") or 0 in line:
+                raise AppError(f"{kind} has a value with a CR, LF or NUL for {name!r}")
+            lines.append(line + b"\r\n")
+    except (TypeError, ValueError, AttributeError) as error:
+        raise AppError(f"{kind} has fields that are not pairs of bytes: {error}") from error
+    return b"".join(lines)
 
 
 def as_bytes(body: Any) -> bytes:

@@ -12,20 +12,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.errors import AppError, ClientDisconnected
 from aioserve.http.tables import CONTINUE
-from aioserve.http.writer import DONE, HEAD, START, ResponseWriter
+from aioserve.http.writer import BODY, DONE, HEAD, START, ResponseWriter
+from aioserve.worker.files import part_of_file, part_of_path, send_part
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aioserve.http.head import Head
-    from aioserve.types import Message, Scope
+    from aioserve.types import Header, Message, Scope
     from aioserve.worker.connection import Connection
     from aioserve.worker.mount import Mount
 
 log = logging.getLogger("aioserve")
+
+#: Frames of files under these are no part of an application.
+_NOT_THEIRS: Final = (str(Path(__file__).parents[1]), str(Path(asyncio.__file__).parent), "<frozen ")
 
 #: Body bytes that wait for ``receive`` before the connection stops reading; uvicorn pauses at the same 64 KiB.
 BODY_HIGH_WATER: Final = 64 * 1024
@@ -43,6 +51,7 @@ class Cycle:
         "_continue",
         "_handed_over",
         "_told_gone",
+        "_trailers",
         "connection",
         "ended",
         "first_byte",
@@ -81,6 +90,9 @@ class Cycle:
         self._body_complete: bool = head.length == 0
         self._handed_over: bool = False
         self._told_gone: bool = False
+        # Fields behind a chunked body, apart from those of the head: whoever merged them would let a client append
+        # what a front end has removed (RFC 9110 6.5.1).
+        self._trailers: Sequence[Header] = ()
         self._continue: bool = head.expects_continue
         self._arrival: asyncio.Event | None = None
 
@@ -109,9 +121,10 @@ class Cycle:
             self._arrival.set()
         return self._body_size < BODY_HIGH_WATER
 
-    def end(self) -> None:
+    def end(self, trailers: Sequence[Header] = ()) -> None:
         """The body is complete."""
         self._body_complete = True
+        self._trailers = trailers
         self._continue = False
         if self._arrival is not None:
             self._arrival.set()
@@ -163,7 +176,11 @@ class Cycle:
             self._send_late(message)
             return
         writer = self.writer
-        data = writer.send(message)
+        try:
+            data = writer.send(message)
+        except AppError as error:
+            self._report(error)
+            raise
         if data:
             if not self.first_byte:
                 self.first_byte = perf_counter()
@@ -171,6 +188,9 @@ class Cycle:
             if writer.stage is DONE:
                 connection.response_complete(self)
                 return
+        elif data is None:
+            await self._send_rare(message, connection)
+            return
         elif writer.stage is DONE:
             # The end of a body whose length was said before is no bytes.
             connection.response_complete(self)
@@ -181,9 +201,37 @@ class Cycle:
                 raise ClientDisconnected("the client has closed the connection")
 
     def _send_late(self, message: Message) -> None:
+        """A message after the response: trailers that nobody wants are swallowed, all others raise."""
         if self.gone:
             raise ClientDisconnected("the client has closed the connection")
-        self.writer.send(message)  # raises: the response is complete
+        try:
+            if self.writer.send(message) is None:
+                self.writer.refuse(str(message["type"]))
+        except AppError as error:
+            self._report(error)
+            raise
+
+    async def _send_rare(self, message: Message, connection: Connection) -> None:
+        """The messages of extensions that bytes alone do not make."""
+        kind = message["type"]
+        try:
+            if kind == "http.response.pathsend":
+                if self.writer.stage is not HEAD:
+                    self.writer.refuse(kind)
+                with part_of_path(message) as part:
+                    await send_part(self, connection, part)
+            elif kind == "http.response.zerocopysend":
+                if self.writer.stage is not HEAD and self.writer.stage is not BODY:
+                    self.writer.refuse(kind)
+                with part_of_file(message) as part:
+                    await send_part(self, connection, part)
+            elif kind == "http.response.debug" and kind in self.scope.get("extensions", ()):
+                log.debug("%s: %r", self, message.get("info"))
+            else:
+                raise AppError(f"a message of type {kind!r} was sent, which is no part of an HTTP response")
+        except AppError as error:
+            self._report(error)
+            raise
 
     def _take_body(self) -> Message:
         body = b""
@@ -194,6 +242,8 @@ class Cycle:
         self._handed_over = self._body_complete
         if not self._body_complete and self.connection is not None:
             self.connection.resume_reading()
+        if self._trailers and self._body_complete:
+            return {"type": "http.request", "body": body, "more_body": False, "trailers": self._trailers}
         return {"type": "http.request", "body": body, "more_body": not self._body_complete}
 
     # What the server calls.
@@ -222,12 +272,25 @@ class Cycle:
         connection.application_failed(self, 503 if isinstance(error, asyncio.CancelledError) else 500)
         self._report(error)
 
+    def __str__(self) -> str:
+        """How the log names it: the application, and the request."""
+        return f"{self.mount.name}: {self.scope['method']} {self.scope['path']!r}"
+
     def _report(self, error: BaseException) -> None:
-        where = f"{self.scope['method']} {self.scope['path']!r}"
+        """One line for each mistake: a wrong message when it is sent, since the application may catch the error."""
         if isinstance(error, AppError):
-            # The message says it all where the application has merely returned; else it shows who has sent it.
-            log.error("%s: %s", where, error, exc_info=error if error.__traceback__ else None)
+            if not error.reported:
+                error.reported = True
+                log.error("%s: %s%s", self, error, _sent_from() if error.__traceback__ else "")
         elif isinstance(error, asyncio.CancelledError):
-            log.error("%s: the application was cancelled before its response was complete", where)
-        else:
-            log.error("%s: the application failed", where, exc_info=error)
+            log.error("%s: the application was cancelled before its response was complete", self)
+        elif not (isinstance(error, BaseExceptionGroup) and error.split(AppError)[1] is None):
+            log.error("%s: the application failed", self, exc_info=error)
+
+
+def _sent_from() -> str:
+    """Where the application stands, its innermost frame last; nothing of ours or of the loop's."""
+    frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith(_NOT_THEIRS)]
+    return (
+        "\n  sent from (most recent call last):\n" + "".join(traceback.format_list(frames)).rstrip() if frames else ""
+    )

@@ -58,6 +58,14 @@ log = logging.getLogger("aioserve")
 #: where connections wait; without it libuv accepts and drops them when descriptors run out (EMFILE).
 RESERVED_DESCRIPTORS: Final = 128
 
+#: The extensions of ASGI that are served, and one of our own: the last http.request of a chunked body with trailers
+#: carries them as "trailers", a list of pairs as in "headers". http.response.debug, which is not meant for production,
+#: is there at --log-level debug and writes to the log.
+EXTENSIONS: Final = (
+    "http.response.pathsend", "http.response.zerocopysend", "http.response.trailers", "http.response.early_hint",
+    "http.request.trailers",
+)  # fmt: skip
+
 #: How long cancelled applications have to clean up, in seconds.
 CANCEL_SECONDS: Final = 5.0
 
@@ -91,6 +99,10 @@ class Server:
         self.fields: ServerFields = ServerFields(
             server=b"aioserve" if settings.server_header else None, extra=list(settings.extra_headers)
         )
+        #: What every HTTP scope says under "extensions" (ASGI, Extensions); each request has a copy.
+        self.extensions: dict[str, dict[str, object]] = {name: {} for name in EXTENSIONS}
+        if log.isEnabledFor(logging.DEBUG):
+            self.extensions["http.response.debug"] = {}
         self.waits: list[float] = limits_of(settings)
         self.longest_wait: float = settings.keep_alive_timeout
         self.deadlines: Deadlines = Deadlines(_resolution(settings), self.loop.time())

@@ -6,6 +6,7 @@ import contextvars
 import pytest
 
 from aioserve.errors import ClientDisconnected
+from aioserve.worker.drain import drain
 from tests.loop.worker.conftest import Client, settle
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -57,6 +58,9 @@ async def test_the_scope_says_what_the_request_was(connect):
         "scheme": "http", "path": "/a b", "raw_path": b"/a%20b", "query_string": b"c=d", "root_path": "",
         "headers": [(b"host", b"h"), (b"x-y", b"z")], "client": ("192.0.2.7", 50000), "server": ("192.0.2.1", 80),
         "state": {},
+        "extensions": dict.fromkeys(
+            ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers",
+             "http.response.early_hint", "http.request.trailers"), {}),
     }  # fmt: skip
 
 
@@ -526,7 +530,7 @@ async def test_a_draining_server_says_goodbye_and_closes_what_is_quiet(connect):
     quiet = Client(client.server, client.listener)
     await quiet.ask(GET)
     await client.ask(GET)
-    drain = asyncio.ensure_future(client.server.drain(5.0, asyncio.Event()))
+    draining = asyncio.ensure_future(drain(client.server, 5.0, asyncio.Event()))
     await settle()
     assert b"connection: close" in await client.ask(GET)
     assert client.state == "closed"
@@ -534,7 +538,7 @@ async def test_a_draining_server_says_goodbye_and_closes_what_is_quiet(connect):
     quiet.wait(2)
     await settle()
     assert quiet.state == "closed"
-    await drain
+    await draining
 
 
 async def test_what_outlives_the_grace_time_is_cut_and_named(connect, caplog):
@@ -549,7 +553,7 @@ async def test_what_outlives_the_grace_time_is_cut_and_named(connect, caplog):
 
     client = connect(app)
     client.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-    await client.server.drain(0.01, asyncio.Event())
+    await drain(client.server, 0.01, asyncio.Event())
     assert cancelled == ["/slow"]
     assert "GET '/slow'" in caplog.text
     assert client.state in {"aborted", "half-closed"}
@@ -563,7 +567,7 @@ async def test_a_second_wish_to_stop_ends_the_grace_time(connect):
     client.send(GET)
     hurry = asyncio.Event()
     hurry.set()
-    await asyncio.wait_for(client.server.drain(1000.0, hurry), 10)
+    await asyncio.wait_for(drain(client.server, 1000.0, hurry), 10)
 
 
 async def test_reading_goes_on_when_only_the_framing_of_a_chunk_has_come(connect):

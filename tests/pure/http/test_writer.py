@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import pytest
 
 from aioserve.errors import AppError
 from aioserve.http.head import Head, read_line
-from aioserve.http.writer import DONE, ResponseWriter, ServerFields, plain_response
+from aioserve.http.writer import DONE, ResponseWriter, ServerFields, Stage, plain_response
 
 DATE = b"Mon, 23 Nov 2026 12:00:00 GMT"
 
@@ -174,7 +176,15 @@ MISTAKES = [
     ([start(), start()], "sent twice"),
     ([start(), body(), body()], "after the response was complete"),
     ([start(), body(), start()], "sent twice"),
-    ([{"type": "http.response.oops"}], "no part of an HTTP response"),
+    ([None], "of type NoneType was sent, not a dict"),
+    ([start(), {**start(), "type": "http.response.trailers"}], "did not announce trailers"),
+    (
+        [{**start(), "trailers": True}, body(more=True), {"type": "http.response.trailers"}],
+        "before the body was complete",
+    ),
+    ([{"type": "http.response.early_hint", "links": [b"a\r\nb"]}], "CR, LF or NUL"),
+    ([{"type": "http.response.early_hint", "links": ["</a>"]}], "not pairs of bytes"),
+    ([start(), body(), {"type": "http.response.early_hint", "links": []}], "after the response was complete"),
     ([{}], "without the key 'type'"),
     ([{"type": "http.response.start"}], "without the key 'status'"),
     ([start(99)], "not a final status"),
@@ -224,3 +234,133 @@ def test_a_plain_response_closes_and_counts_its_bytes():
 
 def test_a_plain_response_to_head_has_no_body():
     assert plain_response(400, "bad", fields(), head_request=True).endswith(b"\r\n\r\n")
+
+
+TE = [(b"te", b"gzip, Trailers;q=0.5")]
+
+
+def with_trailers(headers=TE, line=b"GET / HTTP/1.1"):
+    w = ResponseWriter(fields(), Head(read_line(line), headers))
+    assert w.send({**start(), "trailers": True}) == b""
+    return w
+
+
+def trailers(*headers, more=False):
+    return {"type": "http.response.trailers", "headers": list(headers), "more_trailers": more}
+
+
+def test_trailers_follow_the_last_chunk():
+    w = with_trailers()
+    assert w.send(body(b"ab")) == b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n"
+    assert w.stage is Stage.TRAILERS
+    assert w.send(trailers((b"X-Sum", b"1"), more=True)) == b"x-sum: 1\r\n"
+    assert w.send(trailers((b"x-more", b"2"))) == b"x-more: 2\r\n\r\n"
+    assert w.stage is DONE
+
+
+def test_trailers_follow_a_body_in_pieces():
+    w = with_trailers()
+    w.send(body(b"ab", more=True))
+    assert w.send(body()) == b"0\r\n"
+    assert w.send(trailers()) == b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "line"),
+    [
+        ([], b"GET / HTTP/1.1"),
+        ([(b"te", b"deflate")], b"GET / HTTP/1.1"),
+        (TE, b"GET / HTTP/1.0"),
+        (TE, b"HEAD / HTTP/1.1"),
+    ],
+)
+def test_trailers_that_the_client_cannot_take_are_swallowed(headers, line):
+    w = with_trailers(headers, line)
+    w.send(body(b"ab"))
+    assert w.stage is DONE
+    assert w.send(trailers((b"x-sum", b"1"))) == b""
+
+
+@pytest.mark.parametrize("name", [b"content-length", b"Set-Cookie", b"transfer-encoding", b"a b", "x"])
+def test_a_field_that_cannot_stand_in_trailers_is_refused(name):
+    w = with_trailers()
+    w.send(body(b"ab"))
+    with pytest.raises(AppError, match="cannot stand there|not pairs of bytes"):
+        w.send(trailers((name, b"1")))
+
+
+def test_an_early_hint_goes_out_before_the_head():
+    w = writer()
+    hint = {"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload", b"</b.js>; rel=preload"]}
+    sent = w.send(hint)
+    assert sent == b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nlink: </b.js>; rel=preload\r\n\r\n"
+    w.send(start())
+    assert w.send(hint) == sent
+    assert w.send(body(b"a")).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("line", [b"GET / HTTP/1.0", b"GET / HTTP/1.1"])
+def test_an_early_hint_that_comes_too_late_or_would_not_be_understood_is_dropped(line):
+    w = writer(line)
+    if line.endswith(b"1"):
+        respond(w, start(), body(more=True))
+    assert w.send({"type": "http.response.early_hint", "links": [b"</a>"]}) == b""
+
+
+def test_a_response_may_be_started_again_after_a_start_that_was_refused():
+    w = writer()
+    with pytest.raises(AppError):
+        w.send(start(500, (b"content-length", b"99"), (b"date", b"x"), (b"a", b"b\r\n")))
+    assert respond(w, start(200), body(b"ok")) == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+def test_a_status_may_be_an_enum():
+    assert respond(writer(), start(HTTPStatus.NOT_FOUND), body()).startswith(b"HTTP/1.1 404 Not Found\r\n")
+
+
+@pytest.mark.parametrize(
+    ("messages", "more", "before", "behind"),
+    [
+        ([start()], False, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", b""),
+        ([start()], True, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n", b"\r\n"),
+        ([start(), body(b"a", more=True)], False, b"5\r\n", b"\r\n0\r\n\r\n"),
+        ([start(200, (b"content-length", b"6")), body(b"a", more=True)], False, b"", b""),
+    ],
+)
+def test_a_file_is_framed_like_a_piece_of_the_body(messages, more, before, behind):
+    w = writer()
+    respond(w, *messages)
+    assert w.begin_file(5, more=more) == before
+    with pytest.raises(AppError, match="while a file is being sent"):
+        w.send(body(b"x"))
+    assert w.end_file(more=more) == behind
+    assert (w.stage is DONE) is not more
+
+
+def test_a_file_behind_which_trailers_come_leaves_the_end_open():
+    w = with_trailers()
+    assert w.begin_file(5, more=False).endswith(b"transfer-encoding: chunked\r\n\r\n5\r\n")
+    assert w.end_file(more=False) == b"\r\n0\r\n"
+
+
+def test_a_file_is_not_sent_in_answer_to_head():
+    w = writer(b"HEAD / HTTP/1.1")
+    w.send(start(200, (b"content-length", b"5")))
+    assert w.begin_file(5, more=False) == b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"
+    assert w.stage is DONE
+
+
+@pytest.mark.parametrize(("size", "words"), [(6, "more bytes"), (4, "fewer bytes")])
+def test_a_file_keeps_to_the_length_that_was_said(size, words):
+    w = writer()
+    w.send(start(200, (b"content-length", b"5")))
+    with pytest.raises(AppError, match=words):
+        w.begin_file(size, more=False)
+
+
+@pytest.mark.parametrize("messages", [[], [start(), body()]])
+def test_a_file_has_its_place_in_the_order(messages):
+    w = writer()
+    respond(w, *messages)
+    with pytest.raises(AppError, match="a file was sent (before|after)"):
+        w.begin_file(5, more=False)
