@@ -5,15 +5,21 @@ waiting for and since when. So a request on a busy connection stores a number an
 active in the meantime is simply filed anew. Only a wait that may end earlier than the tick it is filed under (part of
 a head, a body, a stalled write) files itself again when it begins.
 
-All times are ``loop.time()`` seconds; they are as coarse as ``resolution``, and never early.
+All times are ``loop.time()`` seconds; they are as coarse as ``resolution``, and never early. Thousands that are due at
+once, a flood of clients that came together and went silent, are looked at a few at a time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+#: Looks in one turn of the loop. One that ends a connection with a response in flight costs 0.2 ms: 2,000 of them in one
+#: turn kept everybody else waiting for 100 ms and more.
+TURN_LIMIT: Final = 64
 
 
 class Timed(Protocol):
@@ -28,12 +34,14 @@ class Timed(Protocol):
 class Deadlines:
     """Everything that waits, by tick. ``now`` is the time of the last tick."""
 
-    __slots__ = ("_buckets", "_next", "now", "resolution")
+    __slots__ = ("_buckets", "_due", "_next", "now", "resolution")
 
     def __init__(self, resolution: float, now: float) -> None:
         self.resolution: float = resolution
         self.now: float = now
         self._buckets: dict[int, set[Timed]] = {}
+        # The rest of a tick that has come.
+        self._due: set[Timed] = set()
         self._next: int = int(now / resolution)
 
     def file(self, timed: Timed, deadline: float) -> None:
@@ -53,17 +61,31 @@ class Deadlines:
             timed.bucket.discard(timed)
             timed.bucket = None
 
-    def advance(self, now: float) -> None:
-        """Look at all whose tick has come. Call it about every ``resolution`` seconds."""
+    def advance(self, now: float) -> bool:
+        """Look at those whose tick has come. Call it about every ``resolution`` seconds.
+
+        True if more are due than one turn of the loop should bear: call ``go_on`` in the next.
+        """
         self.now = now
-        last = int(now / self.resolution)
-        while self._next <= last:
-            bucket = self._buckets.pop(self._next, None)
-            self._next += 1
-            for timed in bucket or ():
+        return self.go_on()
+
+    def go_on(self) -> bool:
+        """Look at some more of those whose tick has come; True if even more are due."""
+        left = TURN_LIMIT
+        last = int(self.now / self.resolution)
+        while True:
+            while self._due:
+                if not left:
+                    return True
+                left -= 1
+                timed = self._due.pop()
                 timed.bucket = None
-                timed.look(now)
+                timed.look(self.now)
+            if self._next > last:
+                return False
+            self._due = self._buckets.pop(self._next, set())
+            self._next += 1
 
     def __iter__(self) -> Iterator[Timed]:
         """All that are filed, in no order; they may be filed anew while they are visited."""
-        return iter([timed for bucket in self._buckets.values() for timed in bucket])
+        return iter([timed for bucket in (self._due, *self._buckets.values()) for timed in bucket])

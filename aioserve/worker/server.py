@@ -251,9 +251,14 @@ class Server:
                 self.rejected - self._rejected_said,
             )
             self._rejected_said = self.rejected
-        self.deadlines.advance(now)
+        if self.deadlines.advance(now):
+            self.loop.call_soon(self._look_on)
         self._beat_due = now + self.deadlines.resolution
         self._timer = self.loop.call_at(self._beat_due, self._tick)
+
+    def _look_on(self) -> None:
+        if self.deadlines.go_on():
+            self.loop.call_soon(self._look_on)
 
     def _publish(self) -> None:
         self._cells[REQUESTS] = self.requests

@@ -3,7 +3,7 @@ from __future__ import annotations
 import gc
 import weakref
 
-from aioserve.worker.deadlines import Deadlines
+from aioserve.worker.deadlines import TURN_LIMIT, Deadlines
 
 
 class Waiting:
@@ -93,3 +93,34 @@ def test_all_that_wait_can_be_visited_and_filed_meanwhile():
         deadlines.file(one, 1.0)
     run(deadlines, 2.0)
     assert all(len(one.looks) == 1 for one in waiting)
+
+
+def crowd(deadlines, number):
+    all_of_them = [Waiting() for _ in range(number)]
+    for one in all_of_them:
+        deadlines.file(one, 1.0)
+    return all_of_them
+
+
+def test_a_crowd_that_is_due_at_once_is_looked_at_a_few_at_a_time():
+    deadlines = Deadlines(0.5, 0.0)
+    all_of_them = crowd(deadlines, 2 * TURN_LIMIT + 1)
+
+    turns = [deadlines.advance(2.0), deadlines.go_on(), deadlines.go_on()]
+
+    assert turns == [True, True, False]
+    assert [one.looks for one in all_of_them] == [[2.0]] * len(all_of_them)
+
+
+def test_those_that_are_due_and_were_not_looked_at_can_be_visited_filed_and_forgotten():
+    deadlines = Deadlines(0.5, 0.0)
+    all_of_them = crowd(deadlines, TURN_LIMIT + 3)
+    deadlines.advance(2.0)
+    waiting, forgotten, filed = (one for one in all_of_them if not one.looks)
+
+    deadlines.forget(forgotten)
+    deadlines.file(filed, 9.0)
+    assert set(deadlines) == {waiting, filed}
+    assert not deadlines.go_on()
+
+    assert (waiting.looks, forgotten.looks, filed.looks) == ([2.0], [], [])
