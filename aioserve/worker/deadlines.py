@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-#: Looks in one turn of the loop. One that ends a connection with a response in flight costs 0.2 ms: 2,000 of them in one
+#: Looks in one turn of the loop. One that ends a connection with a response in flight costs 0.2 ms: 2,000 in one
 #: turn kept everybody else waiting for 100 ms and more.
 TURN_LIMIT: Final = 64
 
