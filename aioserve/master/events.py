@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
+
+if TYPE_CHECKING:
+    from aioserve.master.slots import Policy
 
 
 @final
@@ -103,13 +106,33 @@ class Exited:
     pid: int
     status: int  # as os.waitstatus_to_exitcode() says it: negative is a signal
     how: str  # the same for people: "killed by SIGSEGV", "exited with status 1"
+    out_of_memory: bool = False  # the kernel has counted a kill for want of memory since the last exit
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class ReloadRequested:
-    """Replace every worker by one that has loaded the application anew."""
+    """Replace every worker by one that has loaded the application anew; a dormant server takes its workers back."""
 
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A ``Prepare`` was carried out: what children of this generation will be like, and how many workers are wanted."""
+
+    generation: int
+    workers: int
+    policy: Policy
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PrepareFailed:
+    """A ``Prepare`` could not be carried out: the configuration is broken. All its mistakes are in the log already."""
+
+    generation: int
     reason: str
 
 
@@ -119,6 +142,84 @@ class RecycleRequested:
     """A worker has reached a limit on its life and wants a successor."""
 
     pid: int
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ResizeRequested:
+    """So many workers more, or less if it is negative."""
+
+    change: int
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A ``Grow`` was carried out: the slot has its sockets."""
+
+    slot: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class GrowFailed:
+    """A ``Grow`` could not be carried out."""
+
+    slot: int
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Beats:
+    """How long ago the loop of each child that serves has last turned: (process id, seconds)."""
+
+    ages: tuple[tuple[int, float], ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class UpgradeRequested:
+    """Start a new master, with new code, that takes over the sockets."""
+
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HeirStarted:
+    """An ``Upgrade`` was carried out: this process is to become the new master."""
+
+    pid: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HeirReady:
+    """The new master's workers serve."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HeirFailed:
+    """There is no new master: it could not be started, or says why it cannot serve."""
+
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PredecessorGone:
+    """The old master, whose sockets we have taken over, has ended."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Let the workers finish and leave, and stay: a new master serves."""
+
     reason: str
 
 
@@ -151,7 +252,19 @@ Event: TypeAlias = (
     | BootFailed
     | Exited
     | ReloadRequested
+    | Prepared
+    | PrepareFailed
     | RecycleRequested
+    | ResizeRequested
+    | Grown
+    | GrowFailed
+    | Beats
+    | UpgradeRequested
+    | HeirStarted
+    | HeirReady
+    | HeirFailed
+    | PredecessorGone
+    | DrainRequested
     | StopRequested
     | ReopenRequested
     | Tick
@@ -180,8 +293,53 @@ class Kill:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """A generation is about to start: read its configuration, and answer before any other event."""
+
+    generation: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Grow:
+    """Make sockets for one more worker, and answer with ``Grown`` or ``GrowFailed`` before any other event."""
+
+    slot: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """Let new connections go to other workers than this one, or to this one again."""
+
+    slot: int
+    away: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The worker's slot is no more, and its last child has gone: close its sockets everywhere."""
+
+    slot: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Unlisten:
+    """From now on nobody accepts: close the master's copies of the sockets."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Start the new master, and answer with ``HeirStarted`` or ``HeirFailed`` before any other event."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class WakeAt:
-    """Send a ``Tick`` at this time, unless told otherwise before; None: no tick is needed."""
+    """Send ``Beats`` and a ``Tick`` at this time, unless told otherwise before; None: no tick is needed."""
 
     time: float | None
 
@@ -213,4 +371,4 @@ class Quit:
     status: int
 
 
-Action: TypeAlias = Spawn | Kill | WakeAt | Say | Mark | Quit
+Action: TypeAlias = Spawn | Kill | Prepare | Grow | Steer | Forget | Unlisten | Upgrade | WakeAt | Say | Mark | Quit

@@ -6,13 +6,6 @@ policy: what to do is the machine's business, the application's code is the chil
 
 A signal handler writes one byte to a pipe (``signal.set_wakeup_fd``), and one ``select`` waits for that pipe and for
 the children's channels.
-
-The fork is made with all signals blocked. What arrives meanwhile for the master waits and is seen after the fork; a
-pending signal is not inherited (fork(2)). What arrives meanwhile for the child waits in the child until the handlers
-that belong to the master have gone, and then has the child's own disposition: TERM and QUIT end it, whatever it is
-doing, until the child function installs handlers of its own; INT and HUP are ignored, because a terminal sends them
-to everybody and the master decides; USR1 and USR2 are ignored, because their default action is death, TTIN and TTOU,
-because theirs is to stop, and people send them to all processes of a name.
 """
 
 from __future__ import annotations
@@ -20,44 +13,66 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-import sys
 import time
-import traceback
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NoReturn, assert_never, final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, assert_never, final
 
+from aioserve.errors import BindError, ConfigError
 from aioserve.master import channel as channels
+from aioserve.master import forks, upgrade
 from aioserve.master.events import (
+    Beats,
     BootFailed,
+    DrainRequested,
     Exited,
+    Forget,
+    Grow,
+    GrowFailed,
+    Grown,
+    HeirFailed,
+    HeirReady,
+    HeirStarted,
     Kill,
     Level,
     Mark,
+    Milestone,
+    PredecessorGone,
+    Prepare,
+    Prepared,
+    PrepareFailed,
     Quit,
     Ready,
     RecycleRequested,
     ReloadRequested,
     ReopenRequested,
+    ResizeRequested,
     Role,
     Say,
     Spawn,
     Spawned,
     SpawnFailed,
     Started,
+    Steer,
     StopRequested,
     Tick,
+    Unlisten,
+    Upgrade,
+    UpgradeRequested,
     WakeAt,
 )
-from aioserve.observe.scoreboard import PID
+from aioserve.master.oom import OomCounter
+from aioserve.observe.scoreboard import HEARTBEAT_NS, PID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from aioserve.accept.base import Acceptor
-    from aioserve.master.events import Event
+    from aioserve.master.events import Action, Event
     from aioserve.master.machine import Machine
     from aioserve.master.observer import Observer
+    from aioserve.master.slots import Policy
     from aioserve.observe.scoreboard import Row, Scoreboard
 
 _REQUESTS: Final[dict[int, Event]] = {
@@ -65,30 +80,33 @@ _REQUESTS: Final[dict[int, Event]] = {
     signal.SIGINT: StopRequested(quick=False, reason="SIGINT"),
     signal.SIGQUIT: StopRequested(quick=True, reason="SIGQUIT"),
     signal.SIGHUP: ReloadRequested("SIGHUP"),
+    signal.SIGTTIN: ResizeRequested(1, "SIGTTIN"),
+    signal.SIGTTOU: ResizeRequested(-1, "SIGTTOU"),
     signal.SIGUSR1: ReopenRequested(),
+    signal.SIGUSR2: UpgradeRequested("SIGUSR2"),
+    signal.SIGWINCH: DrainRequested("SIGWINCH"),
 }
-# People know these from other servers: an answer is better than their default actions, which stop or end the master.
-_UNSUPPORTED: Final = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
-_CAUGHT: Final = (*_REQUESTS, signal.SIGCHLD, *_UNSUPPORTED)
-_IGNORED_BY_CHILDREN: Final = (
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-)
+_CAUGHT: Final = (*_REQUESTS, signal.SIGCHLD)
 
-CRASHED: Final = 1
+
+@final
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What the configuration makes of the children that start with it."""
+
+    child: Callable[[channels.Birth], int]  # runs in the new process and answers its exit status
+    workers: int
+    policy: Policy
 
 
 @final
 class Master:
     """Runs the server: ``run()`` returns its exit status when no child is left.
 
-    The acceptor is open when ``run`` is called, and is the caller's to close. ``child`` runs in each new process and
-    answers its exit status. ``log`` writes a line; ``reopen_logs`` opens the master's own log files again. Observers
-    are told of everything and change nothing.
+    The acceptor is open when ``run`` is called. ``child`` is what runs in the processes of the first generation;
+    ``renew`` reads the configuration for a later one, or raises ``ConfigError`` (without it, nothing changes). ``log``
+    writes a line; ``reopen_logs`` opens the master's own log files again. Observers are told of everything and change
+    nothing. ``origin`` is how to start a new master, ``predecessor`` the old one, if there is one.
     """
 
     def __init__(
@@ -101,22 +119,33 @@ class Master:
         log: Callable[[Say], None],
         reopen_logs: Callable[[], None],
         observers: Sequence[Observer] = (),
+        renew: Callable[[], Generation] | None = None,
+        origin: upgrade.Origin | None = None,
+        predecessor: upgrade.Predecessor | None = None,
     ) -> None:
         self._machine: Final = machine
-        self._child: Final = child
+        self._generations: Final = {1: child}
+        self._renew: Final = renew or (lambda: Generation(child, machine.workers, machine.policy))
         self._acceptor: Final = acceptor
         self._scoreboard: Final = scoreboard
         self._log: Final = log
         self._reopen_logs: Final = reopen_logs
+        self._origin: Final = origin or upgrade.Origin.now()
+        self._predecessor = predecessor
         self._observers: Final = tuple(observers)
         # The rows of a role come after those of the roles before it.
         self._first_row: Final[dict[Role, int]] = {}
+        self._worker_rows = range(0)
         rows = 0
         for spec in machine.specs:
             self._first_row[spec.role] = rows
-            rows += spec.slots
+            if spec.role is Role.WORKER:
+                self._worker_rows = range(rows, rows + spec.room)
+            rows += spec.room
         self._selector: Final = selectors.DefaultSelector()
         self._children: Final[dict[int, tuple[channels.MasterChannel, Row]]] = {}
+        self._heir: tuple[int, channels.MasterChannel] | None = None
+        self._oom: Final = OomCounter()
         self._wake_read = self._wake_write = -1
         self._wake_at: float | None = None
         self._status: int | None = None
@@ -126,7 +155,9 @@ class Master:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._read_signals)
+        if self._predecessor is not None:
+            self._selector.register(self._predecessor.channel, selectors.EVENT_READ, self._predecessor_gone)
         # A full pipe loses nothing that matters: there is something to read, and exits are looked for every time.
         old_wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         # The handler itself has nothing to do; it has to exist for the byte to be written.
@@ -147,41 +178,72 @@ class Master:
         wake_at = min((wake for wake in wakes if wake is not None), default=None)
         timeout = None if wake_at is None else max(0.0, wake_at - time.monotonic())
         for key, _ in self._selector.select(timeout):
-            if key.fd == self._wake_read:
-                self._read_signals()
-                self._reap()
-            else:
+            if isinstance(key.data, int):
                 self._read_channel(key.data)
+            else:
+                key.data()
         if self._wake_at is not None and time.monotonic() >= self._wake_at:
+            self._dispatch(Beats(self._ages()))
             self._dispatch(Tick())
         for observer in self._observers:
             if observer.wake_at is not None and time.monotonic() >= observer.wake_at:
                 observer.tick(time.monotonic())
+
+    def _ages(self) -> tuple[tuple[int, float], ...]:
+        """How long ago each child's loop has turned; those without a loop never beat."""
+        now = time.monotonic_ns()
+        beats = [(pid, row.cells[HEARTBEAT_NS]) for pid, (_, row) in self._children.items()]
+        return tuple((pid, (now - beat) / 1e9) for pid, beat in beats if beat)
+
+    # What arrives
 
     def _read_signals(self) -> None:
         caught = b""
         with suppress(BlockingIOError):
             caught = os.read(self._wake_read, 65536)
         for number in caught:
-            if number in _UNSUPPORTED:
-                self._log(Say(Level.WARNING, f"{signal.Signals(number).name} is not supported in this version"))
-            elif number in _REQUESTS:
-                if number == signal.SIGUSR1:
-                    self._reopen_logs()
+            if number == signal.SIGUSR1:
+                self._reopen_logs()
+            if number in _REQUESTS:
                 self._dispatch(_REQUESTS[number])
-                if isinstance(_REQUESTS[number], StopRequested):
-                    # From now on nobody accepts: a connection taken by the kernel would wait for the end of the drain.
-                    self._acceptor.close()
+        self._reap()
 
     def _read_channel(self, pid: int) -> None:
         if pid not in self._children:  # reaped earlier in this turn
             return
-        channel, _ = self._children[pid]
+        channel, row = self._children[pid]
         messages, is_open = channel.receive()
         if not is_open:
             self._selector.unregister(channel)
         for message in messages:
-            self._dispatch(_event(pid, message))
+            self._hear(pid, message, row)
+
+    def _hear(self, pid: int, message: channels.Message, row: Row) -> None:
+        if isinstance(message, channels.ReadyMessage) and row.slot in self._worker_rows:
+            self._acceptor.joined(row.slot - self._worker_rows.start)
+        self._dispatch(_event(pid, message))
+
+    def _read_heir(self) -> None:
+        if self._heir is None:
+            return
+        _, channel = self._heir
+        messages, is_open = channel.receive()
+        if not is_open:
+            self._selector.unregister(channel)
+        for message in messages:
+            match message:
+                case channels.ReadyMessage():
+                    self._dispatch(HeirReady())
+                case channels.FailedMessage():
+                    self._dispatch(HeirFailed(message.message))
+
+    def _predecessor_gone(self) -> None:
+        if self._predecessor is not None:
+            self._selector.unregister(self._predecessor.channel)
+            self._predecessor.channel.close()
+            self._predecessor = None
+            self._acceptor.alone()
+            self._dispatch(PredecessorGone())
 
     def _reap(self) -> None:
         while True:
@@ -194,7 +256,11 @@ class Master:
             status = os.waitstatus_to_exitcode(wait_status)
             if pid in self._children:
                 self._bury(pid)
-            self._dispatch(Exited(pid, status, _how(status)))
+            elif self._heir is not None and pid == self._heir[0]:
+                self._read_heir()
+                self._forget_heir()
+            out_of_memory = status == -signal.SIGKILL and self._oom.grown()
+            self._dispatch(Exited(pid, status, _how(status), out_of_memory))
 
     def _bury(self, pid: int) -> None:
         """Hear the last words of a reaped child before its exit is told, and clear what was its own."""
@@ -206,33 +272,90 @@ class Master:
         channel.close()
         row.clear()
         for message in messages:
-            self._dispatch(_event(pid, message))
+            self._hear(pid, message, row)
+
+    def _forget_heir(self) -> None:
+        if self._heir is not None:
+            _, channel = self._heir
+            if channel.fileno() in self._selector.get_map():
+                self._selector.unregister(channel)
+            channel.close()
+            self._heir = None
+
+    # What is to be done
 
     def _dispatch(self, event: Event) -> None:
         events = deque([event])
         while events:
             event = events.popleft()
             actions = self._machine.handle(event, time.monotonic())
-            for action in actions:
-                match action:
-                    case Spawn():
-                        events.append(self._spawn(action))
-                    case Kill():
-                        # Reaped a moment ago, while the machine hears its last words: the number may be another's.
-                        if action.pid in self._children:
-                            os.kill(action.pid, signal.Signals[action.sig.value])
-                    case WakeAt():
-                        self._wake_at = action.time
-                    case Say():
-                        self._log(action)
-                    case Mark():
-                        pass
-                    case Quit():
-                        self._status = action.status
-                    case _:
-                        assert_never(action)
+            events.extend(answer for action in actions if (answer := self._act(action)) is not None)
             for observer in self._observers:
                 observer.saw(event, actions, time.monotonic())
+
+    def _act(self, action: Action) -> Event | None:
+        """Carry it out; some actions have an answer."""
+        match action:
+            case Spawn():
+                return self._spawn(action)
+            case Kill():
+                # Reaped a moment ago, while the machine hears its last words: the number may be another's.
+                if action.pid in self._children:
+                    os.kill(action.pid, signal.Signals[action.sig.value])
+            case Prepare():
+                return self._prepare(action.generation)
+            case Grow():
+                return self._grow(action.slot)
+            case Steer():
+                steer = self._acceptor.retire if action.away else self._acceptor.restore
+                steer(action.slot)
+            case Forget():
+                self._acceptor.forget(action.slot)
+            case Unlisten():
+                self._acceptor.close(keep_files=self._heir is not None)
+            case Upgrade():
+                return self._upgrade()
+            case Mark():
+                if action.milestone is Milestone.SERVING and self._predecessor is not None:
+                    self._predecessor.channel.ready()
+            case WakeAt():
+                self._wake_at = action.time
+            case Say():
+                self._log(action)
+            case Quit():
+                self._status = action.status
+            case _:
+                assert_never(action)
+        return None
+
+    def _prepare(self, number: int) -> Event:
+        try:
+            generation = self._renew()
+        except ConfigError as error:
+            for problem in error.problems:
+                self._log(Say(Level.ERROR, problem))
+            count = len(error.problems)
+            return PrepareFailed(number, f"the configuration has {count} mistake{'' if count == 1 else 's'}")
+        for unused in self._generations.keys() - self._machine.generations:
+            del self._generations[unused]
+        self._generations[number] = generation.child
+        return Prepared(number, generation.workers, generation.policy)
+
+    def _grow(self, slot: int) -> Event:
+        try:
+            self._acceptor.grow(slot)
+        except BindError as error:
+            return GrowFailed(slot, str(error))
+        return Grown(slot)
+
+    def _upgrade(self) -> Event:
+        try:
+            pid, channel = upgrade.launch(self._origin, self._acceptor.hand_over())
+        except OSError as error:
+            return HeirFailed(f"fork: {error.strerror}")
+        self._heir = (pid, channel)
+        self._selector.register(channel, selectors.EVENT_READ, self._read_heir)
+        return HeirStarted(pid)
 
     def _spawn(self, spawn: Spawn) -> Event:
         row = self._scoreboard.row(self._first_row[spawn.role] + spawn.slot, spawn.seat)
@@ -241,51 +364,38 @@ class Master:
         except OSError as error:
             return SpawnFailed(spawn.role, spawn.slot, spawn.seat, f"socketpair: {error.strerror}")
         row.begin(generation=spawn.generation, started_ns=time.monotonic_ns())
-        _flush()  # what is buffered would be written by both
-        old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        birth = channels.Birth(role=spawn.role, slot=spawn.slot, generation=spawn.generation, row=row, channel=theirs)
+
+        def clear() -> None:
+            mine.close()
+            self._leave_to_child(birth)
+
+        child = self._generations[spawn.generation]
         try:
-            pid = os.fork()
-            if pid == 0:
-                mine.close()
-                birth = channels.Birth(
-                    role=spawn.role, slot=spawn.slot, generation=spawn.generation, row=row, channel=theirs
-                )
-                self._be_child(birth, old_mask)
+            pid = forks.fork(lambda: child(birth), caught=_CAUGHT, clear=clear)
         except OSError as error:
             mine.close()
             row.clear()
             return SpawnFailed(spawn.role, spawn.slot, spawn.seat, f"fork: {error.strerror}")
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
             theirs.close()
         row.cells[PID] = pid
         self._children[pid] = (mine, row)
         self._selector.register(mine, selectors.EVENT_READ, pid)
         return Spawned(spawn.role, spawn.slot, spawn.seat, pid)
 
-    def _be_child(self, birth: channels.Birth, mask: Iterable[int]) -> NoReturn:
-        status = CRASHED
-        try:
-            signal.set_wakeup_fd(-1)
-            for caught in _CAUGHT:
-                signal.signal(caught, signal.SIG_DFL)
-            for ignored in _IGNORED_BY_CHILDREN:
-                signal.signal(ignored, signal.SIG_IGN)
-            # A copy of the master's end in a sibling would keep that sibling's brothers from seeing the master die.
-            for sibling, _ in self._children.values():
-                sibling.close()
-            self._close()
-            birth.row.cells[PID] = os.getpid()
-            self._acceptor.keep_only(birth.slot if birth.role is Role.WORKER else None)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            status = self._child(birth)
-        except SystemExit as leaving:
-            status = leaving.code if isinstance(leaving.code, int) else CRASHED
-        except BaseException:  # noqa: BLE001 - nothing may unwind into the master's frames, which this process has too
-            traceback.print_exc()
-        finally:
-            _flush()
-            os._exit(status)
+    def _leave_to_child(self, birth: channels.Birth) -> None:
+        """In a new process: close what is the master's."""
+        # A copy of the master's end in a sibling would keep that sibling's brothers from seeing the master die.
+        for sibling, _ in self._children.values():
+            sibling.close()
+        if self._heir is not None:
+            self._heir[1].close()
+        if self._predecessor is not None:
+            self._predecessor.channel.close()
+        self._close()
+        birth.row.cells[PID] = os.getpid()
+        self._acceptor.keep_only(birth.slot if birth.role is Role.WORKER else None)
 
     def _close(self) -> None:
         self._selector.close()
@@ -295,13 +405,6 @@ class Master:
 
 def _nothing(_number: int, _frame: object) -> None:
     pass
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        # Whoever reads them may have gone, and they are None or closed in a server started without them.
-        with suppress(OSError, ValueError, AttributeError):
-            stream.flush()
 
 
 def _event(pid: int, message: channels.Message) -> Event:

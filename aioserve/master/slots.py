@@ -1,7 +1,7 @@
-"""What the supervisor remembers: its phase, the slots, the child in each seat, and the reload under way.
+"""What the supervisor remembers: its phase, the slots, the child in each seat, and the numbers it goes by.
 
 A slot is a numbered place for a process. It has two seats, because a successor starts while its predecessor still
-serves. At most one child of a slot is to stay (its *holder*), except while a reload waits for the successor. What
+serves. At most one child of a slot is to stay (its *holder*), except while a rollout waits for the successor. What
 must outlive a child (generation, crash count, time of the next attempt) belongs to the slot.
 
 A child moves  SPAWNING -> BOOTING -> READY -> DRAINING -> GONE  in a good life. Nothing here decides anything.
@@ -10,7 +10,6 @@ A child moves  SPAWNING -> BOOTING -> READY -> DRAINING -> GONE  in a good life.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
@@ -40,6 +39,7 @@ class Life(enum.Enum):
     BOOTING = enum.auto()
     READY = enum.auto()
     FAILED = enum.auto()  # has said that it cannot serve, and will exit
+    STUCK = enum.auto()  # its loop stands still, or its boot does not end: it writes its stacks and is killed
     DRAINING = enum.auto()  # was told TERM
     QUITTING = enum.auto()  # was told to leave at once
     KILLED = enum.auto()  # was sent KILL, not yet reaped
@@ -55,10 +55,11 @@ LEGAL: Final[Mapping[Phase | Life, frozenset[Phase | Life]]] = {
     Phase.QUITTING: frozenset({Phase.GONE}),
     Phase.GONE: frozenset(),
     Life.SPAWNING: frozenset({Life.BOOTING, Life.GONE}),
-    Life.BOOTING: frozenset({Life.READY, Life.FAILED, Life.DRAINING, Life.QUITTING, Life.KILLED, Life.GONE}),
-    Life.READY: frozenset({Life.DRAINING, Life.QUITTING, Life.GONE}),
+    Life.BOOTING: frozenset({Life.READY, Life.FAILED, Life.STUCK, Life.DRAINING, Life.QUITTING, Life.GONE}),
+    Life.READY: frozenset({Life.STUCK, Life.DRAINING, Life.QUITTING, Life.GONE}),
     Life.FAILED: frozenset({Life.KILLED, Life.GONE}),
-    Life.DRAINING: frozenset({Life.QUITTING, Life.KILLED, Life.GONE}),
+    Life.STUCK: frozenset({Life.KILLED, Life.GONE}),
+    Life.DRAINING: frozenset({Life.STUCK, Life.QUITTING, Life.KILLED, Life.GONE}),
     Life.QUITTING: frozenset({Life.KILLED, Life.GONE}),
     Life.KILLED: frozenset({Life.GONE}),
     Life.GONE: frozenset(),
@@ -75,7 +76,13 @@ class RoleSpec:
     role: Role
     slots: int
     reloads: bool  # replaced by a reload
-    required: bool  # the server has started when it is ready, and cannot start without it
+    required: bool  # the server has started when it is ready, and cannot start without it; it serves and is watched
+    most: int = 0  # it may grow to so many slots; 0: it stays as it is
+
+    @property
+    def room(self) -> int:
+        """How many slots there have to be rows for."""
+        return max(self.slots, self.most)
 
 
 @final
@@ -90,9 +97,19 @@ class Policy:
     backoff_initial: float = 0.5
     backoff_max: float = 30.0
     stable_after: float = 10.0  # ready this long: earlier crashes are forgotten
+    # After so many failures in a row of one slot, while nobody serves well, the server ends: some 30 s of trying, which
+    # is where an orchestrator's own restart (another machine, the last release) helps more. 0: never.
+    breaker_failures: int = 8
+    worker_limit: float = 0.0  # a loop that has stood still this long is not waited for; 0: for ever
+    stacks_time: float = 1.0  # from the order to write stacks to ABRT, or to KILL if it was still booting
+    abort_time: float = 2.0  # from ABRT to KILL: the kernel may have a core to write
+    recycle_retry: float = 30.0  # a recycling whose successor could not start is tried again
+    linger: float = 0.0  # a slot that goes away accepts this much longer
+    drain_delay: float = 0.0  # after a graceful stop was asked for, workers accept this much longer
     quick_limit: float = 5.0  # from a quick stop, or a reported failure, to KILL
     # timeout(1), shells and supervisors that signal a process and its group send the same wish to stop twice.
     same_wish: float = 0.25
+    no_reload: str = ""  # why there is no reload; empty: there is
     boot_failure_ends: bool = True  # False (--reload): the slot stays empty until the next reload
 
 
@@ -104,7 +121,7 @@ class Child:
     slot: Slot
     seat: int
     generation: int
-    born: float
+    serial: int  # of two children of a slot, the one with the lower number is the older
     life: Life = Life.SPAWNING
     pid: int = 0
     ready_at: float | None = None
@@ -113,6 +130,10 @@ class Child:
     reopen_due: bool = False  # logs were moved away while it booted
     failure: str = ""  # why it cannot serve, in its own words or ours
     detail: str = ""
+    worst_lag: float = 0.0  # of its loop, while it is late; 0: it is on time
+    aborted: bool = False
+    recycle: str = ""  # why it wants a successor
+    recycle_at: float = 0.0  # not before this time
 
     def move(self, to: Life) -> None:
         assert to in LEGAL[self.life], f"{self.label}: {self.life} -> {to}"
@@ -140,10 +161,13 @@ class Slot:
     ever_ready: bool = False
     failures: int = 0
     spawn_at: float | None = None  # None: nothing planned
+    retiring: bool = False  # it goes away with the children it has
+    avoided: bool = False  # new connections go to other slots
+    numbered: bool = False  # it has, or had, others beside it
 
     @property
     def label(self) -> str:
-        return f"{self.spec.role.value} {self.number}" if self.spec.slots > 1 else self.spec.role.value
+        return f"{self.spec.role.value} {self.number}" if self.numbered else self.spec.role.value
 
     @property
     def children(self) -> list[Child]:
@@ -151,8 +175,8 @@ class Slot:
 
     @property
     def holder(self) -> Child | None:
-        """The child that is to stay; while a reload waits for a successor, the older of the two."""
-        return min((child for child in self.children if child.stays), key=lambda child: child.generation, default=None)
+        """The child that is to stay; while a rollout waits for a successor, the older of the two."""
+        return min((child for child in self.children if child.stays), key=lambda child: child.serial, default=None)
 
     @property
     def free_seat(self) -> int | None:
@@ -175,25 +199,3 @@ class Slot:
             delay = min(policy.backoff_max, policy.backoff_initial * 2.0 ** min(self.failures - 2, 64))
         self.spawn_at = now + delay
         return delay
-
-
-@final
-@dataclass(slots=True, eq=False)
-class Reload:
-    """A rolling reload under way: the slots still to come, and the step that is being taken."""
-
-    generation: int
-    queue: deque[Slot] = field(default_factory=deque)
-    slot: Slot | None = None
-    successor: Child | None = None
-    total: int = 0
-    replaced: int = 0
-    failure: str = ""
-
-    def step_is_over(self) -> bool:
-        """Nobody in the slot is still to become ready or still to leave on account of this step."""
-        slot = self.slot
-        if slot is None:
-            return True
-        booting = self.successor is not None and self.successor.life in {Life.SPAWNING, Life.BOOTING}
-        return not booting and all(child.stays for child in slot.children)

@@ -63,6 +63,18 @@ def boots_for_ever(birth):
     signal.pause()
 
 
+def speaks_and_dies(birth):
+    """Boots until it is told; then says ready and is no more."""
+
+    def speak(_number, _frame):
+        birth.channel.ready()
+        os._exit(0)
+
+    signal.signal(signal.SIGALRM, speak)
+    tell("booting", birth.slot, os.getpid())
+    signal.pause()
+
+
 def cannot_boot(birth):
     birth.channel.failed("no module named shop", "Traceback: line 3")
     return 3
@@ -111,22 +123,24 @@ def main(kinds):
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     acceptor = ReusePort([TcpAddress("127.0.0.1", 0)], len(kinds), SocketOptions())
     acceptor.open()
-    scoreboard = Scoreboard(len(kinds))
+    scoreboard = Scoreboard(len(kinds) + 1)
     if os.environ.get("FEW_DESCRIPTORS"):
         used = len(os.listdir("/proc/self/fd"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 3, used + 3))
 
     def child(birth):
-        return globals()[kinds[birth.slot]](birth)
+        return globals()[kinds[min(birth.slot, len(kinds) - 1)]](birth)
 
     def reopen_logs():
         tell("rows", *(f"{row.generation}/{row.phase.name}/{row.pid}" for row in (r.snapshot() for r in scoreboard)))
+        if os.environ.get("BUSY"):
+            sys.stdin.readline()
 
     before = signal.getsignal(signal.SIGTERM)
     status = Master(
         machine=Machine(
-            [RoleSpec(role=Role.WORKER, slots=len(kinds), reloads=True, required=True)],
-            Policy(boot_timeout=20, grace=20, margin=1, same_wish=0.0),
+            [RoleSpec(role=Role.WORKER, slots=len(kinds), reloads=True, required=True, most=len(kinds) + 1)],
+            Policy(boot_timeout=20, grace=20, margin=1, same_wish=0.0, linger=acceptor.linger),
         ),
         child=child,
         acceptor=acceptor,

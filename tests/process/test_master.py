@@ -27,7 +27,7 @@ class Program:
     def __init__(self, kinds, **environ):
         self.process = subprocess.Popen(
             [sys.executable, "-X", "dev", "-W", "error", str(PROGRAM), *kinds],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if "BUSY" in environ else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -280,15 +280,48 @@ def test_the_scoreboard_knows_who_sits_where(serving):
     program.expect("finished: 2 replaced")
     program.send(signal.SIGUSR1)
     rows = program.expect("^rows (.*)")[0].split()
-    assert [re.sub(r"\d{2,}", "PID", row) for row in rows] == ["0/EMPTY/0", "2/READY/PID"] * 2
+    assert [re.sub(r"\d{2,}", "PID", row) for row in rows] == [
+        *["0/EMPTY/0", "2/READY/PID"] * 2,
+        "0/EMPTY/0",
+        "0/EMPTY/0",
+    ]
     assert {int(row.rpartition("/")[2]) for row in rows} == {0, *program.children()}
 
 
-@pytest.mark.parametrize("name", ["SIGTTIN", "SIGTTOU", "SIGUSR2", "SIGWINCH"])
-def test_a_signal_of_a_later_version_is_answered(serving, name):
-    program, _ = serving("serve")
-    program.send(signal.Signals[name])
-    program.expect(f"^say warning {name} is not supported in this version")
+def test_one_worker_more_and_one_less(serving):
+    program, pids = serving("serve", "serve")
+    program.send(signal.SIGTTIN)
+    [more] = program.expect_ready(1).values()
+    assert program.children() == {*pids.values(), more}
+    program.send(signal.SIGTTOU)
+    program.expect(r"^say info worker 2 has gone")
+    assert program.children() == set(pids.values())
+    program.send(signal.SIGTERM)
+    assert program.ends() == 0
+
+
+def test_a_master_without_a_successor_does_not_drain_for_a_window_that_changes(serving):
+    program, pids = serving("serve")
+    program.send(signal.SIGWINCH)
+    program.expect("^say warning SIGWINCH: no new master serves")
+    assert program.children() == set(pids.values())
+    program.send(signal.SIGTERM)
+    assert program.ends() == 0
+
+
+def test_a_child_that_is_reaped_before_its_last_words_are_heard_is_not_signalled(run):
+    """It says ready and dies while the master is busy; the machine's answer to "ready" would be USR1."""
+    program = run("speaks_and_dies", "serve", BUSY="yes")
+    [pid] = map(int, program.expect(r"^booting 0 (\d+)"))
+    program.send(signal.SIGUSR1)
+    program.expect("^rows")  # the master waits in its log's reopening until it is told to go on
+    watched = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGALRM)
+    select.select([watched], [], [])
+    os.close(watched)
+    program.process.stdin.write("go on\n")
+    program.process.stdin.flush()
+    program.expect(rf"^say error worker 0 \(pid {pid}\) exited with status 0 after")
     program.send(signal.SIGTERM)
     assert program.ends() == 0
 
