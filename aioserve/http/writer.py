@@ -46,6 +46,9 @@ _WITHOUT_CONTENT: Final = BODILESS | {205}
 #: What no value of a field may contain (9110 5.5): all control bytes but the tab.
 _CONTROLS: Final = bytes(byte for byte in range(32) if byte != 9) + b"\x7f"
 
+#: ``bytes.translate`` with this makes each of them a line feed.
+_CONTROLS_AS_LF: Final = bytes.maketrans(_CONTROLS, b"\n" * len(_CONTROLS))
+
 #: Connection options that say what becomes of the connection.
 _PERSISTENCE: Final = frozenset((b"close", b"keep-alive", b""))
 
@@ -255,9 +258,9 @@ class ResponseWriter:
             block = b"".join(parts)
         except (TypeError, ValueError, AttributeError) as error:
             raise AppError(f"http.response.start has headers that are not pairs of bytes: {error}") from error
-        # perf: one scan of the whole instead of one of each value: the only control bytes there may be are a CR and an
-        # LF for each line; bench/micro::writer
-        if len(block.translate(None, _CONTROLS)) != len(block) - 2 * (len(parts) // 4 + 1):
+        # perf: a scan of the whole instead of one of each value, by a table that is made once: the only control bytes
+        # there may be are a CR and an LF for each line; bench/micro::writer
+        if block.translate(_CONTROLS_AS_LF).count(b"\n") != 2 * (len(parts) // 4 + 1):
             # 9110 5.5: an attempt to write a second field, or a second response, or no field value at all.
             raise AppError("http.response.start has a header with a CR, LF or NUL or another control byte in its value")
         self._head = block
