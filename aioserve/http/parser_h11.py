@@ -82,7 +82,10 @@ class H11Parser:
         if self._raw is not None:
             self._check_head(self._raw, data)
         elif self._coding is not None:
-            self._check_chunks(data)
+            data = self._read_chunks(data)
+            if not data:
+                # h11 would take it for the end of the stream.
+                return
         try:
             self._connection.receive_data(data)
             while True:
@@ -123,31 +126,39 @@ class H11Parser:
             refuse_codings(codings[0])
         self._coding = codings[0] if codings else None
 
-    def _check_chunks(self, data: bytes) -> None:
-        """Refuse chunk sizes, extensions and trailers that h11 would take; the CRLF behind a chunk it checks itself."""
+    def _read_chunks(self, data: bytes) -> bytes:
+        """What h11 is to see of ``data``: whole lines, once they are found good, and sizes bare.
+
+        It would take more behind a size than there may be, and fewer zeros in front. The CRLF behind a chunk it checks.
+        """
+        seen = []
         at = 0
         while at < len(data):
             if self._unread:
                 step = min(self._unread, len(data) - at)
                 self._unread -= step
+                seen.append(data[at : at + step])
                 at += step
                 continue
             end = data.find(b"\n", at) + 1
             if not end:
                 self._line += data[at:]
-                return
+                break
             line, self._line = self._line + data[at:end], b""
             at = end
             if self._in_trailers:
                 self._check_trailer(line)
+                seen.append(line)
                 continue
             size = _CHUNK.fullmatch(line)
             if size is None:
                 raise RequestError(400, "a chunk's size or its extensions are malformed")
+            seen.append(size[1] + b"\r\n")
             if length := int(size[1], 16):
                 self._unread = length + 2
             else:
                 self._in_trailers = True
+        return b"".join(seen)
 
     def _check_trailer(self, line: bytes) -> None:
         # RFC 9110 6.5.1: a field that says how the message is framed comes too late.
