@@ -323,8 +323,8 @@ class Machine:
         if not crew.stopping:
             self._announce()
             if crew.phase is Phase.SERVING and not crew.dormant:
-                self._heir.advance()
                 self._rollout.advance()
+                self._heir.advance()
             crew.fill()
         elif self._unlisten_at is not None and self._unlisten_at <= crew.now:
             self._unlisten_at = None

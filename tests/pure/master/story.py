@@ -1,6 +1,7 @@
 """A supervisor for a test: events are fed by hand, time is a number, and every order is carried out at once."""
 
 from aioserve.master.events import (
+    Beats,
     Exited,
     Grow,
     GrowFailed,
@@ -112,6 +113,11 @@ class Story:
         """Go to the next time that the machine waits for."""
         self.now = max(self.now, self.wake_at)
         return self.feed(Tick())
+
+    def beats(self, ages, after=0):
+        """The master looks after so many seconds, and the loops of these children have last turned so long ago."""
+        self.now += after
+        return self.feed(Beats(tuple(ages.items()))) + self.feed(Tick())
 
     def dies(self, pid, status=-11, how="killed by SIGSEGV"):
         return self.feed(Exited(pid, status, how))

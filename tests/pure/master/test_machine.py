@@ -4,6 +4,7 @@ import pytest
 
 from aioserve.master.events import (
     BootFailed,
+    Exited,
     Kill,
     Level,
     Milestone,
@@ -16,7 +17,9 @@ from aioserve.master.events import (
     Spawned,
     SpawnFailed,
     Started,
+    Steer,
     Tick,
+    Unlisten,
 )
 from tests.pure.master.story import HUP, QUIT, TERM, Story
 
@@ -244,6 +247,91 @@ class TestCrash:
         story.dies(101)
         story.feed(Ready(102))
         assert story.told("worker (pid 102) is ready")
+
+
+class TestBreaker:
+    """A slot that cannot be held."""
+
+    def test_the_server_ends_with_status_one(self):
+        story = Story(breaker_failures=3).serving()
+        story.dies(101)
+        story.dies(102, 3)
+        story.tick()
+        story.dies(103)
+        assert (story.quit, len(story.spawns)) == (1, 3)
+        assert story.told("worker has failed 3 times in a row, and no other worker serves well: the server gives up")
+
+    def test_others_may_finish_their_requests(self):
+        story = Story(workers=2, breaker_failures=2).serving()
+        story.dies(101)
+        assert story.dies(103) == [(102, Sig.TERM)]
+        story.leaves(102)
+        assert story.quit == 1
+
+    def test_another_worker_that_serves_well_keeps_the_server(self):
+        story = Story(workers=2, breaker_failures=2, stable_after=10).serving().after(10)
+        story.dies(101)
+        story.dies(103)
+        assert (story.quit, bool(story.told("starts again in"))) == (None, True)
+
+    def test_time_that_it_served_well_is_a_new_beginning(self):
+        story = Story(breaker_failures=2, stable_after=10).serving()
+        story.dies(101)
+        story.feed(Ready(102))
+        story.after(10).dies(102)
+        assert story.quit is None
+
+    def test_a_watcher_ends_nothing(self):
+        story = Story(watchers=1, breaker_failures=2).serving()
+        story.dies(102)
+        story.dies(103)
+        assert story.quit is None
+
+    def test_it_can_be_switched_off(self):
+        story = Story(breaker_failures=0).serving()
+        for _ in range(50):
+            story.dies(story.pids)
+            story.tick()
+        assert story.quit is None
+
+    def test_under_reload_the_next_edit_is_waited_for(self):
+        story = Story(breaker_failures=2, boot_failure_ends=False).serving()
+        story.dies(101)
+        story.feed(Ready(102))
+        story.dies(102)
+        assert story.quit is None
+
+
+class TestSockets:
+    def test_new_clients_go_elsewhere_until_the_slot_is_held_again(self):
+        story = Story(workers=2).serving()
+        story.dies(101)
+        story.feed(Ready(103))
+        assert story.did == [Steer(0, away=True), Steer(0, away=False)]
+
+    def test_a_successor_that_serves_is_not_avoided(self):
+        story = Story().serving()
+        story.feed(HUP)
+        story.feed(Ready(102))
+        story.dies(101)
+        assert story.did == []
+
+    def test_they_are_closed_when_the_workers_stop_accepting(self):
+        story = Story(drain_delay=5, grace=30, margin=5).serving()
+        story.feed(TERM)
+        assert (story.did, story.wake_at) == ([], 5)
+        story.tick()
+        assert (story.did, story.wake_at) == ([Unlisten()], 40)
+
+    def test_they_are_closed_at_once_when_there_is_no_time(self):
+        story = Story(drain_delay=5).serving()
+        story.feed(QUIT)
+        assert story.did == [Unlisten()]
+
+    def test_a_kill_for_want_of_memory_is_told(self):
+        story = Story().serving()
+        story.feed(Exited(101, -9, "killed by SIGKILL", out_of_memory=True))
+        assert story.told("killed by SIGKILL by the kernel, for want of memory")
 
 
 class TestStop:

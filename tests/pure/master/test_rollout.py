@@ -2,9 +2,14 @@
 
 from aioserve.master.events import (
     BootFailed,
+    Forget,
+    Grow,
     Ready,
+    RecycleRequested,
+    ResizeRequested,
     Role,
     Sig,
+    Steer,
 )
 from tests.pure.master.story import HUP, TERM, Story
 
@@ -211,3 +216,220 @@ class TestReload:
         story = Story(no_reload="--preload keeps the application").serving()
         story.feed(HUP)
         assert (len(story.spawns), bool(story.told("no reload: --preload keeps"))) == (1, True)
+
+    def test_a_broken_configuration_starts_nobody(self):
+        story = Story(workers=2).serving()
+        story.mistakes = "the configuration has 2 mistakes"
+        story.feed(HUP)
+        assert (len(story.spawns), story.wake_at) == (2, None)
+        assert story.told("reload to generation 2 failed: the configuration has 2 mistakes; 0 of 2 replaced")
+
+    def test_a_mended_configuration_is_a_generation_of_its_own(self):
+        story = Story().serving()
+        story.mistakes = "the configuration has a mistake"
+        story.feed(HUP)
+        story.mistakes = ""
+        story.feed(HUP)
+        assert story.spawns[1:] == [(Role.WORKER, 0, 1, 3)]
+
+    def test_what_was_never_replaced_keeps_its_generation_after_a_failure(self):
+        story = Story(workers=2).serving()
+        story.feed(HUP)  # 103 succeeds 101
+        story.dies(102)  # 104, of the new generation
+        story.dies(103, 3)
+        assert story.told("failed")
+        story.dies(104, 3)
+        story.tick()
+        assert story.spawns[-1] == (Role.WORKER, 1, 0, 1)
+
+    def test_generations_that_nobody_belongs_to_are_forgotten(self):
+        story = Story().serving()
+        story.feed(HUP)
+        assert story.machine.generations == {1, 2}
+        story.feed(Ready(102))
+        story.leaves(101)
+        assert story.machine.generations == {2}
+
+
+class TestRecycling:
+    def test_the_successor_is_first(self):
+        story = Story().serving()
+        assert story.feed(RecycleRequested(101, "10000 requests")) == []
+        assert story.spawns[1:] == [(Role.WORKER, 0, 1, 1)]
+        assert story.feed(Ready(102)) == [(101, Sig.TERM)]
+        assert [say.text for say in story.said] == [
+            "worker (pid 101) has reached a limit (10000 requests): a successor starts",
+            "worker (pid 102) is ready and takes over from pid 101",
+        ]
+
+    def test_it_is_one_slot_at_a_time(self):
+        story = Story(workers=2).serving()
+        story.feed(RecycleRequested(102, "age 3600 s"))
+        story.after(1).feed(RecycleRequested(101, "age 3600 s"))
+        story.feed(Ready(103))
+        assert len(story.spawns) == 3
+        story.leaves(102)
+        assert story.spawns[3:] == [(Role.WORKER, 0, 1, 1)]
+
+    def test_saying_it_again_changes_nothing(self):
+        story = Story().serving()
+        for _ in range(3):
+            story.feed(RecycleRequested(101, "512 MiB"))
+        story.feed(Ready(102))
+        story.leaves(101)
+        assert (len(story.spawns), story.wake_at) == (2, None)
+
+    def test_a_reload_under_way_fulfils_it(self):
+        story = Story(workers=2).serving()
+        story.feed(HUP)
+        story.feed(RecycleRequested(102, "10000 requests"))
+        story.feed(Ready(103))
+        story.leaves(101)
+        story.feed(Ready(104))
+        story.leaves(102)
+        assert len(story.spawns) == 4
+
+    def test_a_reload_that_was_asked_for_meanwhile_comes_after_the_step(self):
+        story = Story().serving()
+        story.feed(RecycleRequested(101, "10000 requests"))
+        story.feed(HUP)
+        assert len(story.spawns) == 2
+        story.feed(Ready(102))
+        story.leaves(101)
+        assert story.spawns[2:] == [(Role.WORKER, 0, 0, 2)]
+
+    def test_a_reload_that_fails_leaves_it_to_be_done(self):
+        story = Story().serving()
+        story.feed(HUP)
+        story.feed(RecycleRequested(101, "10000 requests"))
+        story.dies(102, 3)
+        assert story.spawns[2:] == [(Role.WORKER, 0, 1, 1)]
+
+    def test_a_successor_that_cannot_start_leaves_the_old_one_and_is_tried_again_later(self):
+        story = Story(recycle_retry=30).serving()
+        story.feed(RecycleRequested(101, "512 MiB"))
+        story.dies(102, 3)
+        assert story.told("worker (pid 101) is not recycled: exited with status 3") or story.told("is not recycled")
+        assert (len(story.spawns), story.wake_at) == (2, 30)
+        story.tick()
+        assert story.spawns[2:] == [(Role.WORKER, 0, 1, 1)]
+
+    def test_a_worker_that_dies_before_its_successor_is_ready_is_succeeded(self):
+        story = Story().serving()
+        story.feed(RecycleRequested(101, "512 MiB"))
+        story.dies(101)
+        story.feed(Ready(102))
+        assert (len(story.spawns), story.wake_at) == (2, None)
+
+    def test_it_is_forgotten_at_a_stop(self):
+        story = Story().serving()
+        story.feed(TERM)
+        story.feed(RecycleRequested(101, "512 MiB"))
+        assert len(story.spawns) == 1
+
+    def test_a_watcher_and_a_stranger_are_not_recycled(self):
+        story = Story(watchers=1).serving()
+        story.feed(RecycleRequested(102, "x"))
+        story.feed(RecycleRequested(4711, "x"))
+        assert len(story.spawns) == 2
+
+
+class TestSize:
+    MORE, LESS = ResizeRequested(1, "SIGTTIN"), ResizeRequested(-1, "SIGTTOU")
+
+    def test_one_more_has_its_sockets_made_and_is_started(self):
+        story = Story().serving()
+        story.feed(self.MORE)
+        assert (story.did, story.spawns[1:]) == ([Grow(1)], [(Role.WORKER, 1, 0, 1)])
+        story.feed(Ready(102))
+        assert [say.text for say in story.said] == ["SIGTTIN: 2 workers from now on", "worker 1 (pid 102) is ready"]
+
+    def test_the_highest_is_steered_away_from_then_told_then_forgotten(self):
+        story = Story(workers=2, linger=1).serving()
+        assert story.feed(self.LESS) == []
+        assert (story.did, story.wake_at) == ([Steer(1, away=True)], 1)
+        assert story.tick() == [(102, Sig.TERM)]
+        story.leaves(102)
+        assert (story.did[1:], len(story.spawns), story.quit) == ([Forget(1)], 2, None)
+
+    def test_one_has_to_stay(self):
+        story = Story().serving()
+        assert story.feed(self.LESS) == []
+        assert story.told("one worker has to stay")
+
+    def test_there_is_room_for_so_many(self):
+        story = Story(most=2).serving()
+        story.feed(self.MORE)
+        story.feed(self.MORE)
+        assert (len(story.spawns), bool(story.told("no room for more than 2 workers"))) == (2, True)
+
+    def test_a_slot_that_is_wanted_again_stays(self):
+        story = Story(workers=2, linger=1).serving()
+        story.feed(self.LESS)
+        assert story.feed(self.MORE) == []
+        assert story.did == [Steer(1, away=True), Steer(1, away=False)]
+        assert story.wake_at is None
+
+    def test_a_slot_that_lost_its_worker_meanwhile_and_is_wanted_again_is_filled(self):
+        story = Story(workers=2, linger=1).serving()
+        story.feed(self.LESS)
+        story.feed(BootFailed(102, "not booting", ""))
+        story.dies(102)
+        assert story.did == [Steer(1, away=True), Forget(1)]
+        story.feed(self.MORE)
+        assert story.spawns[-1] == (Role.WORKER, 1, 0, 1)
+
+    def test_a_stuck_worker_in_a_slot_that_is_wanted_again_is_replaced(self):
+        story = Story(workers=2, linger=100, worker_limit=4).serving()
+        story.feed(self.LESS)
+        for second in range(1, 5):
+            story.beats({101: 0.1, 102: second}, after=1)
+        story.feed(self.MORE)
+        assert story.spawns[-1] == (Role.WORKER, 1, 1, 1)
+
+    def test_without_sockets_there_is_no_further_worker(self):
+        story = Story().serving()
+        story.sockets = False
+        story.feed(self.MORE)
+        assert (len(story.spawns), bool(story.told("no further worker: no port"))) == (1, True)
+        assert story.wake_at is None
+
+    def test_a_further_worker_that_cannot_start_is_tried_again_and_ends_nothing(self):
+        story = Story().serving()
+        story.feed(self.MORE)
+        story.dies(102, 3)
+        assert (story.quit, len(story.spawns)) == (None, 3)
+
+    def test_a_reload_with_another_number_of_workers_reaches_it(self):
+        story = Story(workers=2).serving()
+        story.workers = 1
+        story.feed(HUP)
+        for new, old in ((103, 101), (104, 102)):
+            story.feed(Ready(new))
+            story.leaves(old)
+        assert story.did == [Steer(1, away=True)]
+        story.leaves(104)
+        assert story.did[1:] == [Forget(1)]
+
+    def test_a_reload_with_the_same_number_keeps_what_was_wished_for_since(self):
+        story = Story().serving()
+        story.feed(self.MORE)
+        story.feed(Ready(102))
+        story.feed(HUP)
+        story.feed(Ready(103))
+        story.leaves(101)
+        story.feed(Ready(104))
+        story.leaves(102)
+        assert story.did == [Grow(1)]
+
+    def test_a_configuration_with_more_workers_than_rows_is_told_so(self):
+        story = Story(most=2).serving()
+        story.workers = 5
+        story.feed(HUP)
+        assert story.told("no room for more than 2 workers before a restart")
+
+    def test_a_stopping_server_keeps_its_size(self):
+        story = Story().serving()
+        story.feed(TERM)
+        story.feed(self.MORE)
+        assert (len(story.spawns), bool(story.told("nothing changes, the server is stopping"))) == (1, True)
