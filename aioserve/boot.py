@@ -10,27 +10,29 @@ import importlib.util
 import logging
 import os
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from aioserve.accept import activation
-from aioserve.accept.activation import passed_on
+from aioserve import surroundings
 from aioserve.accept.reuseport import ReusePort
 from aioserve.accept.shared import Shared
 from aioserve.accept.sockets import SocketOptions
 from aioserve.config.addresses import FdAddress, NamedAddress
-from aioserve.errors import BindError, ConfigError
-from aioserve.master import notify
+from aioserve.errors import BindError, BootError, ConfigError
 from aioserve.master.events import Role, Say
-from aioserve.master.machine import Machine
-from aioserve.master.notify import Manager, NotifySocket, ServiceManager, any_turns
+from aioserve.master.machine import CANNOT_START, Machine
+from aioserve.master.notify import NotifySocket, ServiceManager, any_turns
 from aioserve.master.shell import Master
 from aioserve.master.slots import Policy, RoleSpec
 from aioserve.master.watcher import run_watcher
 from aioserve.observe import log as logs
 from aioserve.observe.scoreboard import Scoreboard
+from aioserve.system.pidfile import PidFile
+from aioserve.system.process import end_with_parent
 from aioserve.version import __version__
 from aioserve.worker.assemble import assemble
 from aioserve.worker.main import run_single, run_worker
+from aioserve.worker.preload import preload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,12 +41,17 @@ if TYPE_CHECKING:
     from aioserve.accept.base import Acceptor
     from aioserve.config.tree import Config
     from aioserve.master.channel import Birth
+    from aioserve.master.notify import Manager
     from aioserve.master.observer import Observer
+    from aioserve.system.identity import Identity
 
 log = logging.getLogger("aioserve")
 
 #: Exit status when an address cannot be bound.
 NOT_BOUND = 4
+
+#: A reload with --preload would look as if it had loaded new code.
+NO_RELOAD = "--preload keeps the application that was imported at the start; send USR2 to load a new one"
 
 #: Seconds on top of the lifespan's shutdown that a worker has between the end of its grace time and KILL: cancelled
 #: applications clean up, the access log is written.
@@ -53,26 +60,39 @@ KILL_MARGIN = 8.0
 
 def run(config: Config) -> int:
     """Serve until stopped; the exit status. Raises ``ConfigError`` for what only shows here."""
+    surroundings.enter(config)
     check_extras(config)
     logs.configure(config.log)
-    manager = take_manager()
-    acceptor = choose_acceptor(config, take_passed())
-    try:
-        acceptor.open()
-    except BindError as error:
-        log.critical("%s", error)
-        return NOT_BOUND
-    try:
-        if config.process.accept == "single":
-            announce(config, acceptor)
-            return run_single(config, acceptor.listeners(0), on_ready=lambda: ready_alone(manager))
-        return run_master(config, acceptor, manager)
-    finally:
-        acceptor.close()
+    config = surroundings.count_workers(config)
+    identity = surroundings.take_identity(config)
+    manager = surroundings.take_manager()
+    acceptor = choose_acceptor(config, surroundings.take_passed(), identity)
+    with ExitStack() as stack:
+        if config.process.pid:
+            pid_file = PidFile(config.process.pid)
+            pid_file.claim()
+            stack.callback(pid_file.release)
+        try:
+            acceptor.open()
+        except BindError as error:
+            log.critical("%s", error)
+            return NOT_BOUND
+        stack.callback(acceptor.close)
+        surroundings.raise_limits()
+        try:
+            if config.process.accept == "single":
+                announce(config, acceptor)
+                surroundings.settle_in(identity)
+                return run_single(config, acceptor.listeners(0), on_ready=lambda: ready_alone(manager))
+            return run_master(config, acceptor, manager, identity)
+        except BootError as error:
+            log.critical("%s", "\n".join(filter(None, (str(error), error.detail))))
+            return CANNOT_START
 
 
 def check(config: Config) -> None:
     """Import all applications, as a worker would. Raises ``BootError`` or ``ConfigError``."""
+    surroundings.enter(config)
     check_extras(config)
     assemble(config)
 
@@ -83,27 +103,14 @@ def check_extras(config: Config) -> None:
         raise ConfigError(["--reload needs the package watchfiles: install aioserve[reload]"])
 
 
-def take_passed() -> tuple[Passed, ...]:
-    """The sockets that a service manager has opened for this process; nobody else is to find them."""
-    passed = passed_on(os.environ, os.getpid())
-    for name in activation.VARIABLES:
-        os.environ.pop(name, None)
-    return passed
-
-
-def take_manager() -> Manager | None:
-    """The service manager that wants to be told how the server is."""
-    manager = Manager.of(os.environ, os.getpid())
-    if manager is not None and manager.watchdog is not None:
-        # A new master program of another process id takes the watchdog over with everything else.
-        os.environ.pop("WATCHDOG_PID", None)
-    return manager
-
-
-def choose_acceptor(config: Config, passed: Sequence[Passed] = ()) -> Acceptor:
+def choose_acceptor(config: Config, passed: Sequence[Passed] = (), identity: Identity | None = None) -> Acceptor:
     listen = config.listen
     options = SocketOptions(
-        backlog=listen.backlog, dual_stack=listen.dual_stack, unix_mode=listen.uds_mode, passed=passed
+        backlog=listen.backlog,
+        dual_stack=listen.dual_stack,
+        unix_mode=listen.uds_mode,
+        unix_owner=(identity.uid, identity.gid) if identity is not None else None,
+        passed=passed,
     )
     addresses = listen.addresses()
     if passed and listen.unsaid:
@@ -132,7 +139,9 @@ def feed_watchdog(loop: asyncio.AbstractEventLoop, send: Callable[[str], None], 
     loop.call_later(interval, feed_watchdog, loop, send, interval)
 
 
-def run_master(config: Config, acceptor: Acceptor, manager: Manager | None = None) -> int:
+def run_master(
+    config: Config, acceptor: Acceptor, manager: Manager | None = None, identity: Identity | None = None
+) -> int:
     specs = [RoleSpec(role=Role.WORKER, slots=config.process.workers, reloads=True, required=True)]
     if config.reload.enabled:
         specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
@@ -141,6 +150,7 @@ def run_master(config: Config, acceptor: Acceptor, manager: Manager | None = Non
         grace=config.timeout.graceful_shutdown,
         margin=config.timeout.lifespan_shutdown + KILL_MARGIN,
         boot_failure_ends=not config.reload.enabled,
+        no_reload=NO_RELOAD if config.process.preload else "",
     )
 
     scoreboard = Scoreboard(sum(spec.slots for spec in specs))
@@ -148,12 +158,27 @@ def run_master(config: Config, acceptor: Acceptor, manager: Manager | None = Non
     if manager is not None:
         observers.append(observe_for(manager, scoreboard))
 
+    master = os.getpid()
+    applications = preload(config) if config.process.preload else None
+
     def child(birth: Birth) -> int:
-        for name in notify.VARIABLES:
-            os.environ.pop(name, None)
+        try:
+            surroundings.settle_in(identity)
+        except BootError as error:
+            birth.channel.failed(str(error))
+            return CANNOT_START
+        # The user is changed by now, which would have cleared it.
+        end_with_parent(master)
         if birth.role is Role.WATCHER:
             return run_watcher(config.reload, config.app.dir, birth)
-        return run_worker(config, acceptor.listeners(birth.slot), row=birth.row, reporter=birth.channel)
+        return run_worker(
+            config, acceptor.listeners(birth.slot), row=birth.row, reporter=birth.channel, applications=applications
+        )
+
+    def reopen_logs() -> None:
+        logs.reopen()
+        if identity is not None:
+            surroundings.own_logs(config, identity)
 
     announce(config, acceptor)
     return Master(
@@ -162,7 +187,7 @@ def run_master(config: Config, acceptor: Acceptor, manager: Manager | None = Non
         acceptor=acceptor,
         scoreboard=scoreboard,
         log=say,
-        reopen_logs=logs.reopen,
+        reopen_logs=reopen_logs,
         observers=observers,
     ).run()
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: Settings of a process or of its logging, which are the caller's here.
 NOT_HERE = frozenset((
     "workers", "accept", "reuseport", "loop", "timeout_boot", "app", "factory", "app_dir", "env_file",
+    "preload", "user", "group", "umask", "chdir", "pid",
     "reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay",
     "log_level", "log_format", "log_config", "log_file", "use_colors",
 ))  # fmt: skip

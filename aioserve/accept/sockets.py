@@ -49,6 +49,7 @@ class SocketOptions:
     backlog: int = 2048
     dual_stack: bool = False  # an IPv6 wildcard takes IPv4 too
     unix_mode: int = 0o660
+    unix_owner: tuple[int, int] | None = None  # user and group that unix sockets are given to
     passed: Sequence[Passed] = ()  # what the service manager has opened for us
 
 
@@ -75,7 +76,9 @@ def open_address(address: Address, options: SocketOptions) -> tuple[list[Listene
         case TcpAddress():
             return bind_tcp(address, backlog=options.backlog, dual_stack=options.dual_stack), None
         case UnixAddress():
-            listener, file = bind_unix(address, backlog=options.backlog, mode=options.unix_mode)
+            listener, file = bind_unix(
+                address, backlog=options.backlog, mode=options.unix_mode, owner=options.unix_owner
+            )
             return [listener], file
         case FdAddress():
             return [adopt_fd(address, backlog=options.backlog)], None
@@ -121,7 +124,9 @@ def bind_beside(listener: Listener, *, backlog: int | None) -> Listener:
         raise BindError(_tcp_advice(TcpAddress(*first.getsockname()[:2]), error)) from error
 
 
-def bind_unix(address: UnixAddress, *, backlog: int, mode: int) -> tuple[Listener, SocketFile]:
+def bind_unix(
+    address: UnixAddress, *, backlog: int, mode: int, owner: tuple[int, int] | None = None
+) -> tuple[Listener, SocketFile]:
     """Listen on a path. A socket file that nobody listens on any more is replaced; anything else there is refused."""
     # Bound as it is written: made absolute it may be longer than an address can be. Removed by its full name.
     path = address.path
@@ -139,6 +144,8 @@ def bind_unix(address: UnixAddress, *, backlog: int, mode: int) -> tuple[Listene
             there = os.lstat(path)
             file = SocketFile(str(Path(path).absolute()), there.st_dev, there.st_ino)
             stack.callback(file.remove)
+            if owner is not None:
+                os.chown(path, *owner, follow_symlinks=False)
             sock.setblocking(False)
             sock.listen(backlog)
         except OSError as error:

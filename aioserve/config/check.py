@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
+from aioserve.config.values import spell_workers
+
 
 class Layer(enum.IntEnum):
     FILE = 1
@@ -43,6 +45,7 @@ def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple
     notes: list[str] = []
     _no_mistaken_pattern(settled, found)
     _no_doubles(settled, found)
+    _nothing_loaded_too_early(settled, found)
     _limits_of_mounts(settled, found, need_app=need_app)
     protocol, speakers = settled.get("proxy.protocol"), settled.get("proxy.protocol_from")
     if speakers is not None and (protocol is None or protocol.value == "off"):
@@ -104,6 +107,26 @@ def _no_mistaken_pattern(given: dict[str, Given], found: Mistakes) -> None:
         )
 
 
+def _nothing_loaded_too_early(given: dict[str, Given], found: Mistakes) -> None:
+    """The master imports the application with --preload, and as the user that it was started as."""
+    if not _value(given, "process.preload"):
+        return
+    preload = given["process.preload"].place
+    if _value(given, "reload.enabled"):
+        found.lines.append(
+            f"{preload} contradicts {given['reload.enabled'].place}: what was imported once cannot be imported anew; "
+            "leave one out"
+        )
+    if _value(given, "process.accept") == "single":
+        found.lines.append(f"{preload} contradicts single ({given['process.accept'].place}), which has no master")
+    for path in ("process.user", "process.group"):
+        if _value(given, path):
+            found.lines.append(
+                f"{preload} contradicts {given[path].place}: the application would be imported as the user that the "
+                "master is started as; start the server as the other user instead"
+            )
+
+
 def _no_doubles(given: dict[str, Given], found: Mistakes) -> None:
     binds = given.get("listen.bind")
     for text in _repeated(binds.value or () if binds else ()):
@@ -139,6 +162,6 @@ def _repeated(words: list[str] | tuple[str, ...]) -> list[str]:
 
 def _one_worker_for_reload(given: dict[str, Given], notes: list[str]) -> None:
     workers, reload = given.get("process.workers"), given["reload.enabled"]
-    if workers is not None and (workers.value or 1) > 1:
-        notes.append(f"{reload.place} runs one worker; {workers.place} ({workers.value}) is not used")
+    if workers is not None and workers.value not in {None, 1}:
+        notes.append(f"{reload.place} runs one worker; {workers.place} ({spell_workers(workers.value)}) is not used")
         given["process.workers"] = Given(1, reload.place, reload.layer)

@@ -40,12 +40,6 @@ _HANG = (
     "replacing hung workers is not in this version; probe the server from outside (a liveness probe) and restart it "
     "when it fails; --timeout-boot limits the start alone"
 )
-_PRELOAD = "preloading is not in this version; leave the option out, each worker imports the application itself"
-_USER = (
-    "changing the user is not in this version; start the server as that user (User= and Group= in a systemd unit, "
-    "USER in a Dockerfile, setpriv in a shell)"
-)
-_PID = "pid files are not in this version; let systemd or the container runtime keep track of the process"
 _LATER = "is not in this version; leave it out"
 _LOGGER = "is not in this version; route messages with --log-config instead"
 _STATSD = "StatsD is not in this version; take request counts from the access log (--access-log-format json)"
@@ -96,22 +90,7 @@ _TABLE = (
         value=False,
     ),
     # gunicorn's
-    Refused("preload", _PRELOAD, value=False),
-    Refused("preload_app", _PRELOAD, value=False),
-    Refused("pid", f"{_PID} (the port is --port)", short="p"),
-    Refused("user", _USER, short="u"),
-    Refused("group", _USER, short="g"),
-    Refused(
-        "umask",
-        "the umask is set where the server is started (UMask= in a systemd unit, umask in a shell); the mode of a unix "
-        "socket is --uds-mode",
-        short="m",
-    ),
-    Refused(
-        "chdir",
-        "changing the directory is not in this version; start the server there (WorkingDirectory=, cd); --app-dir says "
-        "where APP is imported from",
-    ),
+    Refused("preload_app", "use --preload", value=False),
     Refused("pythonpath", "use --app-dir, or set PYTHONPATH"),
     Refused("daemon", "daemons are the service manager's; use systemd or a container", value=False, short="D"),
     Refused("env", "set variables where the server is started, or list them in a file for --env-file", short="e"),

@@ -115,7 +115,14 @@ class Listen:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
     workers: Annotated[
-        Count, Doc("worker processes", flag="workers", short="w", env=("WEB_CONCURRENCY",), low=1, high=1024)
+        int,
+        values.WORKERS,
+        Doc(
+            "worker processes, up to 1024; auto: one per CPU that affinity and cgroup allow",
+            flag="workers",
+            short="w",
+            env=("WEB_CONCURRENCY",),
+        ),
     ] = 1
     accept: Annotated[
         Literal["shared", "single", "reuseport"],
@@ -129,6 +136,24 @@ class Process:
     loop: Annotated[
         Literal["auto", "uvloop", "asyncio"], Doc("the event loop; auto is uvloop where installed", flag="loop")
     ] = "auto"
+    preload: Annotated[
+        Switch,
+        Doc(
+            "import APP once, in the master, so that workers share its memory; new code then needs a new master (USR2)",
+            flag="preload",
+        ),
+    ] = False
+    user: Annotated[
+        Text, Doc("the user that workers become once the sockets are bound", flag="user", short="u", metavar="NAME")
+    ] = ""
+    group: Annotated[Text, Doc("the group that workers become", flag="group", short="g", metavar="NAME")] = ""
+    umask: Annotated[
+        int | None, values.UMASK, Doc("what files that are made do not permit, in octal", flag="umask", short="m")
+    ] = None
+    chdir: Annotated[
+        Text, Doc("change to this directory before anything is opened or imported", flag="chdir", metavar="DIR")
+    ] = ""
+    pid: Annotated[Text, Doc("write the master's process id to this file", flag="pid", short="p", metavar="FILE")] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,25 @@ def parse_descriptor(text: str) -> int | None:
     return None if text.lower() == "none" else parse_integer(text)
 
 
+#: As the number of workers: as many as this machine, or this container, has CPUs.
+AUTO = 0
+# More loops than this no machine keeps busy.
+_MOST_WORKERS = 1024
+
+
+def parse_workers(text: str) -> int:
+    if text.lower() == "auto":
+        return AUTO
+    number = parse_integer(text)
+    if not 1 <= number <= _MOST_WORKERS:
+        raise ValueError(f"is out of range; write 1 to {_MOST_WORKERS}, or auto")
+    return number
+
+
+def spell_workers(number: int) -> str:
+    return "auto" if number == AUTO else str(number)
+
+
 _MODE = re.compile(r"(?:0o)?([0-7]{1,4})", re.ASCII)
 
 
@@ -127,6 +146,14 @@ def parse_mode(text: str) -> int:
     if match is None or int(match[1], 8) > 0o777:
         raise ValueError("is not an octal file mode; write 660, 0660 or 0o660 (0 to 777)")
     return int(match[1], 8)
+
+
+def parse_umask(text: str) -> int | None:
+    return None if text.lower() == "none" else parse_mode(text)
+
+
+def spell_mode(mode: int | None) -> str:
+    return "none" if mode is None else f"0o{mode:03o}"
 
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -258,6 +285,8 @@ DESCRIPTOR = Kind(
 SECONDS = Kind("TIME", "a duration", parse_seconds, native=(int, float), spell=spell_seconds)
 SIZE = Kind("SIZE", "a size", parse_size, native=(int,), spell=spell_size)
 SIZE_AT = Kind("PREFIX=SIZE", "text of the form PREFIX=SIZE", parse_size_at)
-MODE = Kind("MODE", "an octal file mode", parse_mode, native=(int,), spell=lambda mode: f"0o{mode:03o}")
+WORKERS = Kind("N|auto", "a whole number or auto", parse_workers, native=(int,), spell=spell_workers)
+MODE = Kind("MODE", "an octal file mode", parse_mode, native=(int,), spell=spell_mode)
+UMASK = Kind("MODE", "an octal file mode", parse_umask, native=(int,), spell=spell_mode)
 SWITCH = Kind("", "true or false", parse_switch, native=(bool,), spell=spell_switch)
 TRISTATE = Kind("", "true, false or auto", parse_tristate, native=(bool,), spell=spell_switch)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aioserve.accept.base import Listener
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
+    from aioserve.worker.applications import Applications
 
 log = logging.getLogger("aioserve")
 
@@ -40,8 +41,18 @@ class Reporter(Protocol):
     def fileno(self) -> int: ...
 
 
-def run_worker(config: Config, listeners: Sequence[Listener], *, row: Row, reporter: Reporter) -> int:
-    """Serve until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status."""
+def run_worker(
+    config: Config,
+    listeners: Sequence[Listener],
+    *,
+    row: Row,
+    reporter: Reporter,
+    applications: Applications | None = None,
+) -> int:
+    """Serve until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status.
+
+    ``applications`` are those that the master has imported; without them the worker does that itself.
+    """
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
         def master_gone() -> None:
@@ -55,7 +66,7 @@ def run_worker(config: Config, listeners: Sequence[Listener], *, row: Row, repor
         loop.add_signal_handler(signal.SIGTERM, stop.gracefully)
 
     try:
-        _run(config, listeners, row=row, prepare=prepare, on_ready=reporter.ready)
+        _run(config, listeners, row=row, prepare=prepare, on_ready=reporter.ready, applications=applications)
     except BootError as error:
         reporter.failed(str(error), error.detail)
         return APPLICATION
@@ -90,8 +101,9 @@ def _run(
     row: Row | None,
     prepare: Callable[[asyncio.AbstractEventLoop, Stop], None],
     on_ready: Callable[[], None],
+    applications: Applications | None = None,
 ) -> None:
-    applications = assemble(config)
+    assembled = applications or assemble(config)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -109,7 +121,7 @@ def _run(
         try:
             await serve_until_stopped(
                 Settings.of(config),
-                applications,
+                assembled,
                 listeners,
                 backlog=config.listen.backlog,
                 access=access,

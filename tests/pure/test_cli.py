@@ -91,7 +91,7 @@ def test_what_to_do_instead_of_serving_is_no_setting():
         (["a:b", "-Dw"], ["-w: needs a value"]),
         (["a:b", "--reload=yes"], ["--reload: takes no value; leave it out"]),
         (["a:b", "c:d"], ["c:d: one word too many; there is one APP (further ones: --mount)"]),
-        (["a:b", "--preload", "--ws", "auto"], ["--ws: WebSockets are not served", "--preload: preloading is not"]),
+        (["a:b", "--preload-app", "--ws", "auto"], ["--ws: WebSockets are not served", "--preload-app: use --preload"]),
         (["a:b", "-k", "uvicorn.workers.UvicornWorker"], ["-k/--worker-class: there is one kind of worker"]),
         (["a:b", "--reload=1", "--wrokers", "4", "--port"], ["--reload: ", "--port: ", "--wrokers: "]),
     ],
@@ -197,7 +197,7 @@ def test_the_help_does_not_show_what_is_refused(refused):
     [
         "Usage: aioserve [OPTIONS] APP",
         "Timeouts (30, 30s, 500ms, 5m, 1h):",
-        "-w, --workers N                       worker processes  [default: 1; 1 to 1024]",
+        "-w, --workers N|auto                  worker processes, up to 1024; auto: ",
         "--reuseport                           the same as --accept reuseport",
         "[repeatable]",
         "Exit statuses:",

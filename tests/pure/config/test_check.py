@@ -99,6 +99,34 @@ def test_reload_with_one_worker_needs_no_note():
     assert loaded({"reload": True, "workers": "1", "reload_dir": ["x"]}).notes == ()
 
 
+def test_reload_runs_one_worker_whatever_the_machine_has():
+    result = loaded({"reload": True, "workers": "auto"})
+
+    assert result.config.process.workers == 1
+    assert result.notes == ("--reload runs one worker; --workers (auto) is not used",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"reload": True}, "--preload contradicts --reload: what was imported once"),
+        ({"accept": "single"}, r"--preload contradicts single \(--accept\), which has no master"),
+        (
+            {"user": "www"},
+            "--preload contradicts --user: the application would be imported as the user that the master",
+        ),
+        ({"group": "www"}, "--preload contradicts --group: "),
+    ],
+)
+def test_what_is_imported_once_for_all_contradicts(flags, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        loaded({"preload": True, **flags})
+
+
+def test_nothing_contradicts_what_is_not_preloaded():
+    assert loaded({"user": "www", "preload": False}).config.process.user == "www"
+
+
 def test_what_belongs_to_reload_is_noted_without_it():
     assert loaded({"reload_dir": ["x"], "reload_include": []}).notes == ("--reload-dir has no effect without --reload",)
 

@@ -44,15 +44,6 @@ def test_every_flag_of_uvicorn_is_taken_or_refused_with_a_sentence(flag, value):
 @pytest.mark.parametrize(
     "argument",
     [
-        "--pid=x",
-        "-p x",
-        "--user x",
-        "-u x",
-        "--group x",
-        "-g x",
-        "--umask 7",
-        "-m 7",
-        "--chdir x",
         "--max-requests 5",
         "--max-requests-jitter 5",
         "--threads 2",
@@ -60,7 +51,7 @@ def test_every_flag_of_uvicorn_is_taken_or_refused_with_a_sentence(flag, value):
         "--worker-class x",
         "--timeout 3",
         "-t 3",
-        "--preload",
+        "--preload-app",
         "--graceful-timeout 3",
         "--keep-alive 3",
         "--reuse-port",
@@ -86,6 +77,27 @@ def test_habits_from_gunicorn_and_flags_of_later_versions_are_refused(argument):
     assert call.flags == {"app": "main:app"}
     assert len(call.mistakes) == 1
     assert "no such option" not in call.mistakes[0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "name"),
+    [
+        ("--pid=x", "pid"),
+        ("-p x", "pid"),
+        ("--user x", "user"),
+        ("-u x", "user"),
+        ("--group x", "group"),
+        ("-g x", "group"),
+        ("--umask 7", "umask"),
+        ("-m 7", "umask"),
+        ("--chdir x", "chdir"),
+        ("--preload", "preload"),
+    ],
+)
+def test_habits_from_gunicorn_are_settings(argument, name):
+    call = cli.parse([*argument.split(), "main:app"])
+
+    assert (set(call.flags), call.mistakes) == ({"app", name}, [])
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

@@ -32,7 +32,7 @@ def test_no_two_settings_share_a_flat_name():
 def test_no_two_settings_share_a_short_flag():
     shorts = Counter(setting.doc.short for setting in settings() if setting.doc.short)
 
-    assert shorts == {"b": 1, "w": 1}
+    assert shorts == dict.fromkeys("bgmpuw", 1)
 
 
 @pytest.mark.parametrize("setting", settings(), ids=lambda setting: setting.path)

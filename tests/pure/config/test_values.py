@@ -147,6 +147,32 @@ def test_a_number_is_no_switch():
         values.SWITCH.read(1)
 
 
+@pytest.mark.parametrize(("raw", "number"), [("auto", 0), ("AUTO", 0), ("1", 1), (1024, 1024)])
+def test_workers_are_a_number_or_auto(raw, number):
+    assert values.WORKERS.read(raw) == number
+
+
+@pytest.mark.parametrize("raw", ["0", "1025", -1])
+def test_a_number_of_workers_has_limits(raw):
+    with pytest.raises(ValueError, match="is out of range; write 1 to 1024, or auto"):
+        values.WORKERS.read(raw)
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "auto"), (3, "3")])
+def test_a_number_of_workers_is_written(number, text):
+    assert values.WORKERS.spell(number) == text
+
+
+@pytest.mark.parametrize(("raw", "umask"), [("none", None), ("022", 0o22), (0o27, 0o27)])
+def test_a_umask_is_a_mode_or_none(raw, umask):
+    assert values.UMASK.read(raw) == umask
+
+
+@pytest.mark.parametrize(("umask", "text"), [(None, "none"), (0o22, "0o022")])
+def test_a_umask_is_written(umask, text):
+    assert values.UMASK.spell(umask) == text
+
+
 @pytest.mark.parametrize(("raw", "state"), [("auto", None), ("Auto", None), ("off", False), (True, True)])
 def test_a_tristate_is_true_false_or_auto(raw, state):
     assert values.TRISTATE.read(raw) is state

@@ -1,0 +1,120 @@
+"""What is around the server: directory, umask, limits, pid file, user, service manager.
+
+All of it is taken once, before sockets are bound and processes forked, and given back at the end. What a process that
+runs the application has to do for itself (become the user, forget what was said to the master) is ``settle_in``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from typing import TYPE_CHECKING, Final
+
+from aioserve.accept import activation
+from aioserve.accept.activation import passed_on
+from aioserve.config.values import AUTO, spell_size
+from aioserve.errors import BootError, ConfigError
+from aioserve.master import notify
+from aioserve.master.notify import Manager
+from aioserve.system import cgroup
+from aioserve.system.identity import identify
+from aioserve.system.process import raise_descriptor_limit
+
+if TYPE_CHECKING:
+    from aioserve.accept.activation import Passed
+    from aioserve.config.tree import Config
+    from aioserve.system.identity import Identity
+
+log = logging.getLogger("aioserve")
+
+_ENVIRONMENT: Final = (*activation.VARIABLES, *notify.VARIABLES)
+
+
+def enter(config: Config) -> None:
+    """Go to the directory and set the umask that the configuration names; relative paths count from there."""
+    process = config.process
+    if process.chdir:
+        try:
+            os.chdir(process.chdir)
+        except OSError as error:
+            raise ConfigError([f"--chdir {process.chdir}: {error.strerror or error}"]) from None
+    if process.umask is not None:
+        os.umask(process.umask)
+
+
+def count_workers(config: Config, read: cgroup.Read = cgroup.read_text) -> Config:
+    """The configuration with a number of workers, where it says ``auto``."""
+    process = config.process
+    if process.workers != AUTO:
+        return config
+    if process.accept == "single":
+        return _with_workers(config, 1)
+    # Where a process can be pinned, what it is pinned to; the rest of the machine is not ours.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, memory = cgroup.cpus(read), cgroup.memory(read)
+    workers = cgroup.workers(available, quota)
+    log.info(
+        "--workers auto: %d (%d CPUs, %s; %s)",
+        workers,
+        available,
+        "no quota" if quota is None else f"a quota of {quota:g}",
+        "no memory limit" if memory is None else f"a memory limit of {spell_size(memory)} for all together",
+    )
+    return _with_workers(config, workers)
+
+
+def _with_workers(config: Config, workers: int) -> Config:
+    return dataclasses.replace(config, process=dataclasses.replace(config.process, workers=workers))
+
+
+def raise_limits() -> None:
+    """A connection is a descriptor: take as many as we may have, and say so."""
+    before, now = raise_descriptor_limit()
+    if now > before:
+        log.info("open files: the limit of %d is raised to %d", before, now)
+
+
+def take_identity(config: Config) -> Identity | None:
+    """Who the workers become; the logs are theirs from now on."""
+    identity = identify(config.process.user, config.process.group)
+    if identity is not None:
+        own_logs(config, identity)
+    return identity
+
+
+def own_logs(config: Config, identity: Identity) -> None:
+    """Let the workers open the log files again; the master has made them anew, as whoever it is."""
+    if os.geteuid() == 0:
+        identity.own(path for path in (config.log.file, config.log.access_file) if path)
+
+
+def take_passed() -> tuple[Passed, ...]:
+    """The sockets that a service manager has opened for this process; nobody else is to find them."""
+    passed = passed_on(os.environ, os.getpid())
+    for name in activation.VARIABLES:
+        os.environ.pop(name, None)
+    return passed
+
+
+def take_manager() -> Manager | None:
+    """The service manager that wants to be told how the server is."""
+    manager = Manager.of(os.environ, os.getpid())
+    if manager is not None and manager.watchdog is not None:
+        # A new master program of another process id takes the watchdog over with everything else.
+        os.environ.pop("WATCHDOG_PID", None)
+    return manager
+
+
+def settle_in(identity: Identity | None) -> None:
+    """In the process that is to run the application. Raises ``BootError`` if it cannot be who it has to be."""
+    for name in _ENVIRONMENT:
+        os.environ.pop(name, None)
+    if identity is not None:
+        try:
+            identity.assume()
+        except OSError as error:
+            raise BootError(
+                f"user {identity.name or identity.uid} and group {identity.gid} cannot be taken on ({error.strerror}): "
+                "--user and --group need the capabilities CAP_SETUID and CAP_SETGID"
+            ) from None

@@ -1,0 +1,43 @@
+"""What a process asks of the kernel for itself: more descriptors, and to be told when its parent dies."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from typing import Final
+
+#: More descriptors than this no server needs; a hard limit of a thousand million, as some container runtimes set it,
+#: makes programs that close all their descriptors one by one spin for minutes.
+MOST_DESCRIPTORS: Final = 1 << 20
+
+_PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
+
+
+def raise_descriptor_limit() -> tuple[int, int]:
+    """Raise the soft limit to the hard one; the limit before and the one now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return soft, soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # macOS has a lower limit of its own (kern.maxfilesperproc)
+        return soft, soft
+    return soft, wanted
+
+
+def end_with_parent(parent: int) -> None:
+    """Have TERM sent to this process when ``parent`` dies, be it by KILL, and send it now if that has happened.
+
+    A worker that serves drains then, as it does when it sees the end of its channel; one that is still in its import,
+    where it sees nothing, ends at once. Call it after a change of user, which clears the wish (prctl(2)). Elsewhere
+    than on Linux there is no such thing, and the channel has to do.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,66 @@
+"""What a process asks of the kernel for itself, each in a process of its own."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from aioserve.system.process import MOST_DESCRIPTORS, end_with_parent, raise_descriptor_limit
+
+
+@pytest.fixture
+def limits():
+    """Limits as they are wanted, and back again."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def want(soft):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+        return min(before[1], MOST_DESCRIPTORS)
+
+    yield want
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_soft_limit_is_raised_to_the_hard_one(limits):
+    highest = limits(512)
+    assert raise_descriptor_limit() == (512, highest)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == highest
+
+
+def test_a_limit_that_is_high_enough_is_left_alone(limits):
+    highest = limits(512)
+    raise_descriptor_limit()
+    assert raise_descriptor_limit() == (highest, highest)
+
+
+def test_a_child_of_a_parent_that_has_gone_ends_at_once():
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        end_with_parent(1 if os.getppid() != 1 else 2)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+PARENT = """
+import os, signal, sys
+from aioserve.system.process import end_with_parent
+parent = os.getpid()
+if os.fork() == 0:
+    end_with_parent(parent)
+    os.write(1, b"ready\\n")
+    signal.pause()
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_child_ends_when_its_parent_is_killed():
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline() == b"ready\n"
+        parent.kill()
+        # End-of-file comes when the last process that could write has gone.
+        assert parent.stdout.read() == b""
