@@ -148,7 +148,7 @@ def run_master(
     policy = Policy(
         boot_timeout=config.timeout.boot,
         grace=config.timeout.graceful_shutdown,
-        margin=config.timeout.lifespan_shutdown + KILL_MARGIN,
+        margin=config.timeout.drain_delay + config.timeout.lifespan_shutdown + KILL_MARGIN,
         boot_failure_ends=not config.reload.enabled,
         no_reload=NO_RELOAD if config.process.preload else "",
     )

@@ -141,10 +141,6 @@ _TABLE = (
         "unit, --memory of the container) and send HUP to the master from a timer",
     ),
     Refused("timeout_worker", _HANG),
-    Refused(
-        "drain_delay",
-        "is not in this version; wait before TERM is sent (a preStop hook with a sleep in Kubernetes)",
-    ),
     Refused("steal", "is not in this version; --accept shared never lets a connection wait for a busy worker"),
 )
 

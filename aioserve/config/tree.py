@@ -175,6 +175,9 @@ class Timeout:
     write: Annotated[Seconds, Doc("for the client to take more of a response", low=_SHORTEST)] = 30.0
     keep_alive: Annotated[Seconds, Doc("for the next request on an idle connection", low=_SHORTEST)] = 75.0
     graceful_shutdown: Annotated[Seconds, Doc("for requests in flight to end at a stop or reload")] = 30.0
+    drain_delay: Annotated[
+        Seconds, Doc("at a stop, serve on for this long first, while readiness fails", flag="drain-delay")
+    ] = 0.0
     boot: Annotated[Seconds, Doc("for a worker to import, start up and accept", low=_SHORTEST)] = 120.0
     lifespan_startup: Annotated[Seconds, Doc("for the application's startup", low=_SHORTEST)] = 60.0
     lifespan_shutdown: Annotated[Seconds, Doc("for the application's shutdown", low=_SHORTEST)] = 10.0

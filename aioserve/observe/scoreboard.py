@@ -76,14 +76,18 @@ class Snapshot:
 
 @final
 class Row:
-    """One seat of one slot. The hot path writes ``cells`` by index; everybody else takes a ``snapshot``."""
+    """One seat of one slot. The hot path writes ``cells`` by index; everybody else takes a ``snapshot``.
 
-    __slots__ = ("cells", "seat", "slot")
+    ``beside`` is the cells of the slot's other seat, for reading.
+    """
 
-    def __init__(self, slot: int, seat: int, cells: memoryview) -> None:
+    __slots__ = ("beside", "cells", "seat", "slot")
+
+    def __init__(self, slot: int, seat: int, cells: memoryview, beside: memoryview) -> None:
         self.slot: Final = slot
         self.seat: Final = seat
         self.cells: Final = cells
+        self.beside: Final = beside
 
     def begin(self, *, generation: int, started_ns: int) -> None:
         """Book the row for a child about to be forked; the process id is written once there is one."""
@@ -91,6 +95,10 @@ class Row:
         self.cells[GENERATION] = generation
         self.cells[STARTED_NS] = started_ns
         self.cells[PHASE] = Phase.BOOTING
+
+    def is_relieved(self) -> bool:
+        """Whether the slot's other seat is held by a worker that serves."""
+        return self.beside[PHASE] == Phase.READY
 
     def clear(self) -> None:
         """Forget the process that held the row. Only for the master, after it has been reaped."""
@@ -135,5 +143,5 @@ class Scoreboard:
 
 
 def _row(cells: memoryview, slot: int, seat: int) -> Row:
-    start = (slot * SEATS + seat) * ROW_CELLS
-    return Row(slot, seat, cells[start : start + ROW_CELLS])
+    seats = [cells[start : start + ROW_CELLS] for start in range(0, len(cells), ROW_CELLS)][slot * SEATS :][:SEATS]
+    return Row(slot, seat, seats[seat], seats[1 - seat])

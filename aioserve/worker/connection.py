@@ -384,6 +384,11 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     @property
+    def holds_unsent(self) -> bool:
+        """Whether closing at once would lose something."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
+    @property
     def client(self) -> str:
         """The client's address as the log names it."""
         if self._client is None and self._transport is not None:

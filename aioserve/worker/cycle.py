@@ -35,6 +35,11 @@ log = logging.getLogger("aioserve")
 #: Frames of files under these are no part of an application.
 _NOT_THEIRS: Final = (str(Path(__file__).parents[1]), str(Path(asyncio.__file__).parent), "<frozen ")
 
+#: Whether the application knows that it should come to an end: ``leave`` has asked it to, ``receive`` has told it.
+NOT_ASKED: Final = 0
+ASKED: Final = 1
+TOLD: Final = 2
+
 #: Body bytes that wait for ``receive`` before the connection stops reading; uvicorn pauses at the same 64 KiB.
 BODY_HIGH_WATER: Final = 64 * 1024
 
@@ -49,8 +54,8 @@ class Cycle:
         "_body_complete",
         "_body_size",
         "_continue",
+        "_farewell",
         "_handed_over",
-        "_told_gone",
         "_trailers",
         "connection",
         "ended",
@@ -89,7 +94,7 @@ class Cycle:
         self._body_size: int = 0
         self._body_complete: bool = head.length == 0
         self._handed_over: bool = False
-        self._told_gone: bool = False
+        self._farewell: int = NOT_ASKED
         # Fields behind a chunked body, apart from those of the head: whoever merged them would let a client append
         # what a front end has removed (RFC 9110 6.5.1).
         self._trailers: Sequence[Header] = ()
@@ -154,8 +159,8 @@ class Cycle:
             if self._body or (self._body_complete and not self._handed_over):
                 return self._take_body()
             connection = self.connection
-            if connection is None or connection.ended_by_peer:
-                self._told_gone = True
+            if connection is None or connection.ended_by_peer or (self._farewell and self._handed_over):
+                self._farewell = TOLD
                 return {"type": "http.disconnect"}
             if self._continue:
                 # RFC 9110 10.1.1: the body is wanted now. A final status sent before this replaces the 100.
@@ -248,6 +253,15 @@ class Cycle:
 
     # What the server calls.
 
+    def leave(self) -> None:
+        """Ask the application to come to an end: once it has its body, ``receive`` gives http.disconnect.
+
+        The client is still there, so what it sends goes on being written.
+        """
+        self._farewell = self._farewell or ASKED
+        if self._arrival is not None:
+            self._arrival.set()
+
     def finished(self, task: asyncio.Task[Any]) -> None:
         """The application has returned or raised: judge what it has left behind."""
         error: BaseException | None
@@ -262,8 +276,11 @@ class Cycle:
             if error is not None and not (self.gone and isinstance(error, (OSError, asyncio.CancelledError))):
                 self._report(error)
             return
-        if error is None and self._told_gone:
-            connection.application_left(self)
+        if error is None and self._farewell is TOLD:
+            if self.nothing_sent and not connection.ended_by_peer:
+                connection.application_failed(self, 503)  # it left because the server does, and the client waits
+            else:
+                connection.application_left(self)
             return
         if error is None:
             done = "without sending a response" if self.writer.stage is START else "before its response was complete"

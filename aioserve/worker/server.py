@@ -4,7 +4,7 @@ Connections read its attributes on the hot path; everything that can be worked o
 an application inside any running loop, with or without a master around it: it installs no signal handlers, forks
 nothing and binds nothing.
 
-    start() -> serving until drain(grace) -> stop()
+    start() -> serving -> close_gate() -> stop(); ``drain`` takes it from one to the other
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import math
 import resource
 import time
 from email.utils import formatdate
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
 from aioserve.errors import BootError
@@ -65,9 +64,6 @@ EXTENSIONS: Final = (
     "http.response.pathsend", "http.response.zerocopysend", "http.response.trailers", "http.response.early_hint",
     "http.request.trailers",
 )  # fmt: skip
-
-#: How long cancelled applications have to clean up, in seconds.
-CANCEL_SECONDS: Final = 5.0
 
 
 class AccessRecorder(Protocol):
@@ -120,7 +116,8 @@ class Server:
         self._gate: Gate | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._beat_due: float = 0.0
-        self._quiet: asyncio.Event = asyncio.Event()
+        #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
+        self.quiet: asyncio.Event = asyncio.Event()
         self._rejected_said: int = 0
 
     # What connections call.
@@ -178,29 +175,38 @@ class Server:
         await self._gate.open()
         self._cells[PHASE] = Phase.READY
 
-    async def drain(self, grace: float, hurry: asyncio.Event) -> None:
-        """Finish what has begun, for ``grace`` seconds or until ``hurry``; then cancel the rest and say what it was.
+    def enter_phase(self, phase: Phase) -> None:
+        self._cells[PHASE] = phase
 
-        No new connection is accepted, responses say ``Connection: close``, and a connection is closed once it has been
-        quiet for ``drain_linger`` seconds: a client in the middle of a series of requests then gets its answer.
+    async def close_gate(self, *, take_queue: bool) -> None:
+        """Accept no more and close each connection after its response, or once it has been quiet for a while.
+
+        ``take_queue``: what waits in the kernel's queues is served, too. ``quiet`` is set when all have gone.
         """
-        self.draining = self.fields.closing = True
-        self._cells[PHASE] = Phase.DRAINING
-        if self._gate is not None:
-            self._gate.close()
+        self.fields.closing = True
         linger = self.settings.drain_linger
         self.waits[Wait.FIRST] = min(self.waits[Wait.FIRST], linger)
         self.waits[Wait.IDLE] = min(self.waits[Wait.IDLE], linger)
+        if self._gate is not None:
+            await self._gate.close(take_queue=take_queue)
+        self.draining = True
         self.deadlines.now = self.loop.time()
         for timed in self.deadlines:
-            cast("Connection", timed).look(self.deadlines.now)
+            timed.look(self.deadlines.now)
         self._look_for_quiet()
-        waits = {self.loop.create_task(self._quiet.wait()), self.loop.create_task(hurry.wait())}
-        await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        if not self._quiet.is_set():
-            await self._cut()
+
+    def in_flight(self) -> list[tuple[asyncio.Task[Any], Cycle]]:
+        """The applications that run, each with its request; those that never wait are never seen here."""
+        return list(self._tasks.items())
+
+    def abort_connections(self) -> int:
+        """Close every connection at once; how many had not taken all of their response."""
+        unsent = 0
+        for timed in self.deadlines:
+            connection = cast("Connection", timed)
+            unsent += isinstance(connection, Connection) and connection.holds_unsent
+            connection.abort()
+        return unsent
 
     def stop(self) -> None:
         """Stop ticking. The server is of no more use."""
@@ -208,23 +214,9 @@ class Server:
             self._timer.cancel()
         self._publish()
 
-    async def _cut(self) -> None:
-        """Cancel what is still running, and report it request by request."""
-        now = perf_counter()
-        tasks = list(self._tasks.items())
-        for task, cycle in tasks:
-            log.warning("cut at the end of the grace time: %s", _describe(cycle, now))
-            task.cancel("the server is shutting down")
-        if tasks:
-            await asyncio.wait([task for task, _ in tasks], timeout=CANCEL_SECONDS)
-        for timed in self.deadlines:
-            cast("Connection", timed).abort()
-        # One turn of the loop for connection_lost to be called.
-        await asyncio.sleep(0)
-
     def _look_for_quiet(self) -> None:
         if not self.connections and not self._tasks:
-            self._quiet.set()
+            self.quiet.set()
 
     def _application_returned(self, task: asyncio.Task[Any]) -> None:
         cycle = self._tasks.pop(task)
@@ -304,8 +296,3 @@ def _spare_descriptors() -> int:
     if soft == resource.RLIM_INFINITY:
         return 1 << 30
     return max(soft - RESERVED_DESCRIPTORS, soft // 2)
-
-
-def _describe(cycle: Cycle, now: float) -> str:
-    scope = cycle.scope
-    return f"{scope['method']} {scope['path']!r}, {now - cycle.started:.1f} s old, {cycle.sent_bytes} bytes sent"

@@ -1,6 +1,6 @@
 """A server's life inside a running loop, the same for a worker process, a single process and an embedder.
 
-    applications start -> listeners open -> on_ready() -> until Stop.request() -> drain -> applications shut down
+    applications start -> listeners open -> on_ready() -> until Stop.requested -> drain -> applications shut down
 
 Nothing here knows of signals, processes or the master: whoever runs it says when to stop.
 """
@@ -11,6 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, final
 
+from aioserve.worker.drain import announce, drain
 from aioserve.worker.server import Server
 
 if TYPE_CHECKING:
@@ -77,14 +78,13 @@ async def serve_until_stopped(
         await server.start(listeners, backlog=backlog)
         on_ready()
         await stop.requested.wait()
-        # Once no process has a copy of a socket, a new client is refused and goes elsewhere. As long as one has, the
-        # kernel takes its connection, and nobody ever looks at it.
-        for listener in listeners:
-            listener.sock.close()
-        await server.drain(settings.graceful_shutdown, stop.quick)
+        # Whoever is relieved by a successor leaves the queue to it, and load balancers need not know.
+        relieved = row is not None and row.is_relieved()
+        await announce(server, 0.0 if relieved else settings.drain_delay, stop.quick)
+        await drain(server, settings.graceful_shutdown, stop.quick, take_queue=not relieved)
     finally:
         if not server.draining:  # cancelled, or a listener could not be registered
-            await server.drain(0.0, stop.quick)
+            await drain(server, 0.0, stop.quick, take_queue=False)
         await applications.shutdown()
         server.stop()
 

@@ -31,6 +31,7 @@ class Settings:
     keep_alive_timeout: float
     graceful_shutdown: float
     drain_linger: float
+    drain_delay: float = 0.0
     date_header: bool
     server_header: bool
     extra_headers: tuple[tuple[bytes, bytes], ...]
@@ -58,6 +59,7 @@ class Settings:
             write_timeout=timeout.write,
             keep_alive_timeout=timeout.keep_alive,
             graceful_shutdown=timeout.graceful_shutdown,
+            drain_delay=timeout.drain_delay,
             # Under --reload the next request must meet the new code, also on a connection that is kept alive.
             drain_linger=0.0 if config.reload.enabled else DRAIN_LINGER,
             date_header=http.date_header,

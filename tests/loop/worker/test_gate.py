@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import socket
 
 import pytest
@@ -57,7 +59,7 @@ def test_every_listener_is_served_with_its_own_name(run, tmp_path):
         gate = Gate(asyncio.get_running_loop(), listeners, Greeter, backlog=16)
         await gate.open()
         answers = await greeting(tcp), await greeting(unix)
-        gate.close()
+        await gate.close(take_queue=False)
         return answers
 
     with tcp, unix:
@@ -79,7 +81,7 @@ def test_a_paused_gate_leaves_connections_in_the_queue_until_it_resumes(run):
         assert not done
         gate.resume()
         answer = await asyncio.wait_for(waiting, 10)
-        gate.close()
+        await gate.close(take_queue=False)
         return answer
 
     with tcp:
@@ -94,10 +96,91 @@ def test_a_closed_gate_does_not_resume_what_was_under_way(run):
         await gate.open()
         gate.pause()
         gate.resume()
-        gate.close()
+        await gate.close(take_queue=False)
         await asyncio.sleep(0)
         return gate.accepting
 
     with tcp:
         assert run(main()) is False
-        assert tcp.fileno() != -1
+
+
+def test_a_closing_gate_serves_what_waits_in_the_queue(run):
+    tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
+
+    async def main():
+        gate = Gate(asyncio.get_running_loop(), [Listener(sock=tcp, address="tcp", server=None)], Greeter, backlog=16)
+        await gate.open()
+        gate.pause()
+        clients = [socket.create_connection(tcp.getsockname()) for _ in range(5)]
+        await gate.close(take_queue=True)
+        for client in clients:
+            client.setblocking(False)
+        return [await receive(client) for client in clients]
+
+    assert run(main()) == [b"tcp"] * 5
+    assert tcp.fileno() == -1
+
+
+def test_a_closing_gate_leaves_the_queue_to_others_who_hold_the_socket(run):
+    tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
+
+    async def main():
+        gate = Gate(
+            asyncio.get_running_loop(), [Listener(sock=tcp.dup(), address="tcp", server=None)], Greeter, backlog=16
+        )
+        await gate.open()
+        gate.pause()
+        with socket.create_connection(tcp.getsockname()):
+            await gate.close(take_queue=False)
+            tcp.accept()[0].close()
+
+    with tcp:
+        run(main())
+
+
+async def receive(client):
+    with client:
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 10)
+
+
+def test_a_gate_without_descriptors_accepts_again_when_there_are_some(caplog):
+    tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        gate = Gate(loop, [Listener(sock=tcp, address="tcp", server=None)], Greeter, backlog=16)
+        await gate.open()
+        client = socket.socket()
+        client.setblocking(False)
+        with open(os.devnull) as lowest:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno() + 1, hard))
+        with open(os.devnull):
+            await loop.sock_connect(client, tcp.getsockname())
+            while not caplog.text:
+                await asyncio.sleep(0)
+        answer = await receive(client)
+        await gate.close(take_queue=False)
+        return answer
+
+    try:
+        with asyncio.Runner(loop_factory=lambda: new_loop("asyncio")) as runner:
+            assert runner.run(main()) == b"tcp"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "no connection can be accepted for 1 s: Too many open files" in caplog.text
+
+
+def test_a_gate_that_closes_is_not_opened_by_a_connection_that_leaves_meanwhile(run):
+    tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
+
+    async def main():
+        gate = Gate(asyncio.get_running_loop(), [Listener(sock=tcp, address="tcp", server=None)], Greeter, backlog=16)
+        await gate.open()
+        closing = asyncio.ensure_future(gate.close(take_queue=False))
+        await asyncio.sleep(0)
+        gate.resume()
+        await closing
+        return gate.accepting
+
+    assert run(main()) is False

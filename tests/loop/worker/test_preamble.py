@@ -10,6 +10,7 @@ import pytest
 from aioserve.http.proxy_protocol import SIGNATURE
 from aioserve.http.proxy_tlvs import ClientTls, Facts
 from aioserve.worker.connection import Connection
+from aioserve.worker.drain import drain
 from aioserve.worker.preamble import Introduction, Reception, distinguished, extensions, tls_extension
 from aioserve.worker.server import _protocol
 from tests.fakes import FakeTransport
@@ -385,7 +386,7 @@ async def test_a_drain_ends_what_waits_for_a_header_in_silence(house, caplog):
     peer, served = one.peer(), one.peer()
     await served.ask(LINE + GET)
     hurry = asyncio.Event()
-    draining = asyncio.ensure_future(one.server.drain(10.0, hurry))
+    draining = asyncio.ensure_future(drain(one.server, 10.0, hurry))
     for _ in range(50):
         await asyncio.sleep(0.001)
         one.wait(0.5)
@@ -397,7 +398,7 @@ async def test_a_drain_ends_what_waits_for_a_header_in_silence(house, caplog):
 async def test_the_end_of_the_grace_time_ends_what_waits_for_a_header(house):
     one = house(drain_linger=60.0)
     peer = one.peer()
-    await one.server.drain(0.0, asyncio.Event())
+    await drain(one.server, 0.0, asyncio.Event())
     assert peer.state == "aborted"
 
 
