@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
     """Made by the loop's listener for each connection."""
 
     __slots__ = (
+        "_anonymous",
         "_client",
         "_discarded",
         "_extensions",
@@ -94,6 +95,8 @@ class Connection(asyncio.Protocol):
         # The body of the request is being parsed for the first time; its application starts after that.
         self._unstarted: bool = False
         self._client: Address | None = None
+        # Relayed by a load balancer for somebody whom it cannot name.
+        self._anonymous: bool = False
         self._local: tuple[str, int | None] | None = listener.server
         self._waiting: Wait = Wait.FIRST
         self._since: float = server.deadlines.now
@@ -116,16 +119,19 @@ class Connection(asyncio.Protocol):
         transport: asyncio.Transport,
         *,
         client: Address | None,
+        anonymous: bool,
         local: tuple[str, int | None] | None,
         scheme: str,
         extensions: dict[str, dict[str, object]] | None,
     ) -> None:
         """Instead of ``connection_made``: another protocol has opened this connection and read what came first.
 
-        None for ``client`` or ``local`` is the transport's own address.
+        None for ``client`` or ``local`` is the transport's own address. What an ``anonymous`` client forwards is not
+        believed, whoever is at the other end.
         """
         self._transport = transport
         self._client = client
+        self._anonymous = anonymous
         self._local = local or self._local
         self._scheme = scheme
         self._extensions = extensions
@@ -206,7 +212,7 @@ class Connection(asyncio.Protocol):
         if self._extensions is not None:
             scope["extensions"].update({name: {**said} for name, said in self._extensions.items()})
         if head.forwarded:
-            if server.trusts(self._client):
+            if server.trusts(self._client) and not self._anonymous:
                 if line.secure:
                     scope["scheme"] = "https"
                 server.rewrite(scope)

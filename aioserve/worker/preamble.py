@@ -9,7 +9,8 @@ Nobody else knows that there was a header: without --proxy-protocol no line of t
 
 From then on the client of the header is the peer: X-Forwarded-* and Forwarded are believed if ``forwarded_allow_ips``
 names that client, such as a further proxy in front of the load balancer; never because the load balancer is trusted,
-which passes on whatever its clients have sent.
+which passes on whatever its clients have sent. Where it relays for a client that it cannot name (UNKNOWN, UNSPEC, a
+unix socket) the scope shows its own address, and nothing that is forwarded is believed.
 
 A client that came over TLS has the scheme https and ASGI's ``tls`` extension. It shows the client's name only if the
 load balancer has verified the certificate, and nothing of certificates themselves, which are not in the header.
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 from aioserve.errors import PreambleError
 from aioserve.http.forwarded import TrustedProxies
-from aioserve.http.proxy_protocol import Mode, PreambleReader
+from aioserve.http.proxy_protocol import Command, Mode, PreambleReader
 from aioserve.worker.connection import Connection
 from aioserve.worker.waits import Wait
 
@@ -177,10 +178,12 @@ class Introduction(asyncio.Protocol):
         server = self._reception.server
         server.deadlines.forget(self)
         self._transport = None
+        client = _tcp(preamble.source)
         connection = Connection(server, self._listener)
         connection.take_over(
             transport,
-            client=_tcp(preamble.source),
+            client=client,
+            anonymous=client is None and preamble.command is Command.PROXY,
             local=_tcp(preamble.destination),
             scheme=self._listener.scheme if preamble.facts.tls is None else "https",
             extensions=extensions(preamble.facts),

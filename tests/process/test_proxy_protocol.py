@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from aioserve.http.proxy_protocol import SIGNATURE
+from aioserve.testing import serving
+from tests.process.apps import proxied
+from tests.process.clients import Client
 from tests.process.servers import PATIENCE, REPO, Served, wait_until
 
 if TYPE_CHECKING:
@@ -112,6 +115,15 @@ def test_connections_without_a_header_do_not_hold_up_the_end():
         server.signal(signal.SIGTERM)
         assert client.sock.recv(1) == b""
         assert server.wait() == 0
+
+
+def test_an_embedded_server_speaks_it_too():
+    with (
+        serving(proxied.app, proxy_protocol="v2", proxy_protocol_from="127.0.0.0/8") as running,
+        Client(("127.0.0.1", running.port)) as client,
+    ):
+        client.send(BLOCK + GET)
+        assert seen(client)["client"] == ["203.0.113.9", 50000]
 
 
 # haproxy.

@@ -242,6 +242,23 @@ async def test_the_forwarding_headers_of_a_trusted_client_of_the_header_are_beli
     assert one.scopes[0]["client"] == ("1.2.3.4", 0)
 
 
+@pytest.mark.parametrize(
+    ("header", "believed"),
+    [
+        (b"PROXY UNKNOWN\r\n", False),
+        (block(family=0, addresses=b""), False),
+        (block(family=0x31, addresses=bytes(216)), False),
+        # The load balancer speaks for itself.
+        (block(command=0, family=0, addresses=b""), True),
+    ],
+    ids=["UNKNOWN", "UNSPEC", "unix", "LOCAL"],
+)
+async def test_a_client_without_a_name_cannot_choose_one(house, header, believed):
+    one = house(trusted=(BALANCER,))
+    await one.peer().ask(header + b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n")
+    assert one.scopes[0]["client"] == (("1.2.3.4", 0) if believed else (BALANCER, 50000))
+
+
 # Who may not.
 
 
