@@ -416,8 +416,8 @@ def block_of(kind: str, headers: Any, forbidden: frozenset[bytes]) -> bytes:
             if TOKEN.fullmatch(name) is None or name.lower() in forbidden:
                 raise AppError(f"{kind} has the field {name!r}, which cannot stand there")
             line = name.lower() + b": " + value
-            if line.count(b"\n") or line.count(b"\r") or 0 in line:
-                raise AppError(f"{kind} has a value with a CR, LF or NUL for {name!r}")
+            if line.translate(None, _CONTROLS) != line:
+                raise AppError(f"{kind} has a value with a CR, LF or NUL or another control byte for {name!r}")
             lines.append(line + b"\r\n")
     except (TypeError, ValueError, AttributeError) as error:
         raise AppError(f"{kind} has fields that are not pairs of bytes: {error}") from error

@@ -196,3 +196,76 @@ def test_connection_options_that_the_application_lists_are_sent(option):
 def test_persistence_is_said_once_and_by_the_server(value):
     response = respond(200, [(b"connection", value)])
     assert names(response).count(b"connection") == (b"close" in value.lower())
+
+
+# Trailers and interim responses.
+
+
+def with_trailers(trailers, *, request=b"GET / HTTP/1.1", te=b"trailers", status=200, headers=()):
+    """The bytes of a response that announces ``trailers`` and sends them behind its content."""
+    head = Head(read_line(request), [(b"te", te)] if te else [])
+    writer = ResponseWriter(ServerFields(server=None, extra=[]), head)
+    start = {"type": "http.response.start", "status": status, "headers": list(headers), "trailers": True}
+    body = {"type": "http.response.body", "body": b"ab"}
+    return b"".join(
+        writer.send(message) for message in (start, body, {"type": "http.response.trailers", "headers": trailers})
+    )
+
+
+def test_trailers_follow_chunks():
+    assert with_trailers([(b"X-Sum", b"1")]).endswith(b"\r\n\r\n2\r\nab\r\n0\r\nx-sum: 1\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"te": b""},
+        {"te": b"gzip"},
+        {"request": b"GET / HTTP/1.0"},
+        {"request": b"HEAD / HTTP/1.1"},
+        {"status": 204},
+        {"status": 304},
+        {"headers": [(b"content-length", b"2")]},
+    ],
+)
+def test_trailers_are_sent_to_those_only_who_can_take_them(options):
+    assert b"x-sum" not in with_trailers([(b"X-Sum", b"1")], **options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"content-length",
+        b"Transfer-Encoding",
+        b"host",
+        b"authorization",
+        b"set-cookie",
+        b"content-type",
+        b"trailer",
+        b"date",
+    ],
+)
+def test_a_field_that_frames_routes_or_controls_is_no_trailer(name):
+    with pytest.raises(AppError):
+        with_trailers([(name, b"1")])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(b"x y", b"1"), (b"", b"1"), (b"x", b"1\r\ny: 2"), (b"x", b"\0"), (b"x", b"\x01")]
+)
+def test_a_trailer_that_is_no_field_is_refused(name, value):
+    with pytest.raises(AppError):
+        with_trailers([(name, value)])
+
+
+def hint(request):
+    writer = ResponseWriter(ServerFields(server=b"s", extra=[]), Head(read_line(request), []))
+    return writer.send({"type": "http.response.early_hint", "links": [b"</a>; rel=preload"]})
+
+
+def test_an_interim_response_has_neither_content_nor_framing():
+    assert hint(b"GET / HTTP/1.1") == b"HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\n"
+
+
+def test_no_interim_response_is_made_for_http_1_0():
+    assert hint(b"GET / HTTP/1.0") == b""
