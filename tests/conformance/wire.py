@@ -20,7 +20,8 @@ does. It says:
                 lets it, or that reads the bytes in another way that is its right
 
 Names are unique, and the paths of a case's requests begin with its name where the target is not what is tried, so that
-a request can be traced to its case. Nothing may ever be seen at a path with "smuggled" in it.
+a request can be traced to its case. What would have been smuggled has a path with "smuggled" in it: only a front end
+that takes it for a request of its own, answered like any other, may let it be seen.
 """
 
 from __future__ import annotations

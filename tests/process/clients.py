@@ -114,6 +114,13 @@ class Client:
             while data := self._file.read1(CHUNK):
                 yield data
 
+    def peek(self, size: int) -> bytes:
+        """The next bytes, ``size`` at most, without taking them; ``Broken`` if there are none."""
+        data = self._file.peek(size)[:size]
+        if not data:
+            raise Broken("the connection ended")
+        return data
+
     def rest(self) -> bytes:
         """Everything that comes until the server closes, also if it does so with a reset."""
         received = b""
