@@ -12,10 +12,11 @@ import logging.config
 import os
 import sys
 import tomllib
+from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import IO, TYPE_CHECKING, Any, Final, TextIO
 
 from aioserve.errors import ConfigError
 from aioserve.observe.jsonline import dump
@@ -117,6 +118,16 @@ def configure(log: Log, *, stream: TextIO | None = None) -> None:
     logger.addHandler(handler)
     logger.setLevel(LEVELS[log.level])
     logger.propagate = False
+
+
+def open_stream() -> IO[str] | None:
+    """What the log is written to, if that has a descriptor: for those who write without the logging module."""
+    for handler in logging.getLogger("aioserve").handlers:
+        stream = getattr(handler, "stream", None)
+        with suppress(AttributeError, OSError, ValueError):  # none, or none any more
+            if stream is not None and stream.fileno() >= 0:
+                return stream  # type: ignore[no-any-return]  # a handler of any kind: typeshed cannot know
+    return None
 
 
 def reopen() -> None:

@@ -46,6 +46,7 @@ CONNECTIONS: Final = 6  # open now
 CONNECTIONS_TOTAL: Final = 7
 REQUESTS: Final = 8  # in flight now
 REQUESTS_TOTAL: Final = 9
+LAG_WORST_NS: Final = 10  # the worst LAG_NS of the last 15 to 30 s
 
 # 32 cells are 256 bytes, four cache lines: two workers never write the same line, and there is room for more counters.
 ROW_CELLS: Final = 32
@@ -72,6 +73,7 @@ class Snapshot:
     connections_total: int
     requests: int
     requests_total: int
+    lag_worst_ns: int
 
 
 @final
@@ -119,6 +121,7 @@ class Row:
             connections_total=cells[CONNECTIONS_TOTAL],
             requests=cells[REQUESTS],
             requests_total=cells[REQUESTS_TOTAL],
+            lag_worst_ns=cells[LAG_WORST_NS],
         )
 
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from aioserve.observe.scoreboard import Phase
 from aioserve.worker.places import place
+from aioserve.worker.stacks import describe
 
 if TYPE_CHECKING:
-    from aioserve.worker.cycle import Cycle
     from aioserve.worker.server import Server
 
 log = logging.getLogger("aioserve")
@@ -77,13 +76,10 @@ async def _tell(server: Server, spread: float) -> None:
 
 
 async def _cut(server: Server, when: str) -> None:
-    now = perf_counter()
-    tasks: dict[asyncio.Task[Any], Cycle] = {}
-    for task, cycle in server.in_flight():
-        if task is not None:
-            log.warning("cut %s: %s", when, describe(cycle, task, now))
-            tasks[task] = cycle
-            task.cancel("the server is shutting down")
+    tasks = dict(server.in_flight())
+    for task, cycle in tasks.items():
+        log.warning("cut %s: %s, at %s", when, describe(cycle), place(task))
+        task.cancel("the server is shutting down")
     if tasks:
         _, pending = await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
         for task in pending:
@@ -94,14 +90,6 @@ async def _cut(server: Server, when: str) -> None:
         log.warning("cut %s: %d clients that had not taken all of their response", when, unsent)
     # One turn of the loop for connection_lost to be called.
     await asyncio.sleep(0)
-
-
-def describe(cycle: Cycle, task: asyncio.Task[Any] | None, now: float) -> str:
-    """One request in flight, for the log: what, whose, how old, how far, and where its task waits."""
-    client = cycle.scope.get("client")
-    whose = f"{client[0]}:{client[1]}" if client else "a unix peer"
-    where = f", at {place(task)}" if task is not None else ""
-    return f"{cycle} of {whose}, {now - cycle.started:.1f} s old, {cycle.sent_bytes} bytes sent{where}"
 
 
 async def _either(one: asyncio.Event, other: asyncio.Event) -> None:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import inspect
 import logging
 import socket
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from aioserve.worker.loops import loop_name
 
@@ -156,7 +157,11 @@ class Gate:
         sock = listener.sock.dup()
         # Both calls listen() again, with a default of 100 that would shrink the queue for every worker that shares it.
         if sock.family == socket.AF_UNIX:
-            return await self._loop.create_unix_server(factory, sock=sock, backlog=self._backlog)
+            options: dict[str, Any] = {}
+            if "cleanup_socket" in inspect.signature(self._loop.create_unix_server).parameters:
+                # From Python 3.13 on it would remove the socket's file when the first of several workers stops.
+                options["cleanup_socket"] = False
+            return await self._loop.create_unix_server(factory, sock=sock, backlog=self._backlog, **options)
         return await self._loop.create_server(factory, sock=sock, backlog=self._backlog)
 
 

@@ -15,9 +15,11 @@ from aioserve.errors import BootError
 from aioserve.observe.access import open_access_log
 from aioserve.observe.log import reopen
 from aioserve.worker.assemble import assemble
+from aioserve.worker.lag import LagWatch
 from aioserve.worker.loops import new_loop
 from aioserve.worker.serving import Stop, serve_until_stopped
 from aioserve.worker.settings import Settings
+from aioserve.worker.stacks import Stacks, watch_for_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.worker.applications import Applications
+    from aioserve.worker.server import Server
 
 log = logging.getLogger("aioserve")
 
@@ -103,19 +106,27 @@ def _run(
     on_ready: Callable[[], None],
     applications: Applications | None = None,
 ) -> None:
+    watch_for_faults()
     assembled = applications or assemble(config)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         stop = Stop()
         prepare(loop, stop)
-        loop.add_signal_handler(signal.SIGQUIT, stop.quickly)
+        stacks = Stacks(loop)
+        stacks.install(stop.quickly)
+        lag = LagWatch(stacks)
         access = open_access_log(config.log, loop)
 
         def reopen_logs() -> None:
             reopen()
+            watch_for_faults(usr2=True)
             if access is not None:
                 access.reopen()
+
+        def on_server(server: Server) -> None:
+            stacks.server = server
+            server.at_beats.append(lag.beat)
 
         loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
         try:
@@ -128,8 +139,10 @@ def _run(
                 row=row,
                 stop=stop,
                 on_ready=on_ready,
+                on_server=on_server,
             )
         finally:
+            lag.close()
             if access is not None:
                 access.close()
 

@@ -28,6 +28,7 @@ from aioserve.observe.scoreboard import (
     CONNECTIONS_TOTAL,
     HEARTBEAT_NS,
     LAG_NS,
+    LAG_WORST_NS,
     PHASE,
     REQUESTS,
     REQUESTS_TOTAL,
@@ -38,6 +39,7 @@ from aioserve.observe.scoreboard import (
 from aioserve.worker.connection import Connection
 from aioserve.worker.deadlines import Deadlines
 from aioserve.worker.gate import Gate
+from aioserve.worker.lag import LagMeter
 from aioserve.worker.waits import Wait, limits_of
 
 if TYPE_CHECKING:
@@ -119,6 +121,9 @@ class Server:
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
         self.quiet: asyncio.Event = asyncio.Event()
         self._rejected_said: int = 0
+        self._lag: LagMeter = LagMeter(self.loop.time())
+        #: Called at every beat with the loop's time and by how much the beat was late.
+        self.at_beats: list[Callable[[float, float], None]] = []
 
     # What connections call.
 
@@ -199,6 +204,11 @@ class Server:
         """The applications that run, each with its request; those that never wait are never seen here."""
         return list(self._tasks.items())
 
+    def open_cycles(self) -> list[Cycle]:
+        """Requests without a complete response, also of an application that has not waited yet."""
+        cycles = [timed.cycle for timed in self.deadlines if isinstance(timed, Connection)]
+        return [cycle for cycle in cycles if cycle is not None]
+
     def abort_connections(self) -> int:
         """Close every connection at once; how many had not taken all of their response."""
         unsent = 0
@@ -233,7 +243,9 @@ class Server:
         now = self.loop.time()
         cells = self._cells
         cells[HEARTBEAT_NS] = time.monotonic_ns()
-        cells[LAG_NS] = int(max(now - self._beat_due, 0.0) * 1e9)
+        late = max(now - self._beat_due, 0.0)
+        cells[LAG_NS] = int(late * 1e9)
+        cells[LAG_WORST_NS] = int(self._lag.add(now, late) * 1e9)
         self._publish()
         if self.settings.date_header:
             self.fields.set_date(formatdate(usegmt=True).encode())
@@ -245,6 +257,8 @@ class Server:
             self._rejected_said = self.rejected
         if self.deadlines.advance(now):
             self.loop.call_soon(self._look_on)
+        for act in self.at_beats:
+            act(now, late)
         self._beat_due = now + self.deadlines.resolution
         self._timer = self.loop.call_at(self._beat_due, self._tick)
 

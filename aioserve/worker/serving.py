@@ -69,11 +69,17 @@ async def serve_until_stopped(
     row: Row | None,
     stop: Stop,
     on_ready: Callable[[], None],
+    on_server: Callable[[Server], None] | None = None,
 ) -> None:
-    """Serve. Raises ``BootError`` if a lifespan cannot start; returns once everything has been shut down."""
+    """Serve. Raises ``BootError`` if a lifespan cannot start; returns once everything has been shut down.
+
+    ``on_server`` is called with the server before it accepts.
+    """
     if not await _start_unless_stopped(applications, stop):
         return
     server = Server(settings, enter=_enter(applications), access=access, row=row)
+    if on_server is not None:
+        on_server(server)
     try:
         await server.start(listeners, backlog=backlog)
         on_ready()
