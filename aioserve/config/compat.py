@@ -36,10 +36,7 @@ _TLS = (
 _RECYCLE = (
     "recycling workers is not in this version; send HUP to the master from a timer to renew them one after another"
 )
-_HANG = (
-    "replacing hung workers is not in this version; probe the server from outside (a liveness probe) and restart it "
-    "when it fails; --timeout-boot limits the start alone"
-)
+_HANG = "use --timeout-worker, for an event loop that stands still; --timeout-boot limits the start"
 _LATER = "is not in this version; leave it out"
 _LOGGER = "is not in this version; route messages with --log-config instead"
 _STATSD = "StatsD is not in this version; take request counts from the access log (--access-log-format json)"
@@ -104,7 +101,7 @@ _TABLE = (
     Refused(
         "timeout",
         "one timeout for everything hides what was late; use --timeout-header, --timeout-body, --timeout-write and "
-        "--timeout-keep-alive; replacing hung workers is not in this version",
+        "--timeout-keep-alive; for a worker whose event loop stands still, --timeout-worker",
         short="t",
     ),
     Refused("graceful_timeout", "use --timeout-graceful-shutdown"),
@@ -140,7 +137,6 @@ _TABLE = (
         "recycling workers is not in this version; limit memory where the server is started (MemoryMax= in a systemd "
         "unit, --memory of the container) and send HUP to the master from a timer",
     ),
-    Refused("timeout_worker", _HANG),
     Refused("steal", "is not in this version; --accept shared never lets a connection wait for a busy worker"),
 )
 

@@ -29,6 +29,8 @@ class Doc:
     metavar: str = ""
     low: float | None = None
     high: float | None = None
+    # A reload does not change it: the process that would have to change is the master. On a section: all of it.
+    restart: bool = False
     # For tuples. True: the flag is given once per element. False: one flag with a comma list.
     repeatable: bool = False
     # Flags without a value that stand for one value of this setting: (flag, value).
@@ -130,6 +132,7 @@ class Process:
             "shared: all workers accept from one socket; reuseport: each has its own, the kernel balances; "
             "single: one process, no supervisor",
             flag="accept",
+            restart=True,
             switches=(("reuseport", "reuseport"),),
         ),
     ] = "shared"
@@ -141,19 +144,36 @@ class Process:
         Doc(
             "import APP once, in the master, so that workers share its memory; new code then needs a new master (USR2)",
             flag="preload",
+            restart=True,
         ),
     ] = False
     user: Annotated[
-        Text, Doc("the user that workers become once the sockets are bound", flag="user", short="u", metavar="NAME")
+        Text,
+        Doc(
+            "the user that workers become once the sockets are bound",
+            flag="user",
+            restart=True,
+            short="u",
+            metavar="NAME",
+        ),
     ] = ""
-    group: Annotated[Text, Doc("the group that workers become", flag="group", short="g", metavar="NAME")] = ""
+    group: Annotated[
+        Text, Doc("the group that workers become", flag="group", restart=True, short="g", metavar="NAME")
+    ] = ""
     umask: Annotated[
-        int | None, values.UMASK, Doc("what files that are made do not permit, in octal", flag="umask", short="m")
+        int | None,
+        values.UMASK,
+        Doc("what files that are made do not permit, in octal", flag="umask", restart=True, short="m"),
     ] = None
     chdir: Annotated[
-        Text, Doc("change to this directory before anything is opened or imported", flag="chdir", metavar="DIR")
+        Text,
+        Doc(
+            "change to this directory before anything is opened or imported", flag="chdir", restart=True, metavar="DIR"
+        ),
     ] = ""
-    pid: Annotated[Text, Doc("write the master's process id to this file", flag="pid", short="p", metavar="FILE")] = ""
+    pid: Annotated[
+        Text, Doc("write the master's process id to this file", flag="pid", restart=True, short="p", metavar="FILE")
+    ] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +199,7 @@ class Timeout:
         Seconds, Doc("at a stop, serve on for this long first, while readiness fails", flag="drain-delay")
     ] = 0.0
     boot: Annotated[Seconds, Doc("for a worker to import, start up and accept", low=_SHORTEST)] = 120.0
+    worker: Annotated[Seconds, Doc("for a worker's event loop to turn, then it is replaced; 0 is no limit")] = 30.0
     lifespan_startup: Annotated[Seconds, Doc("for the application's startup", low=_SHORTEST)] = 60.0
     lifespan_shutdown: Annotated[Seconds, Doc("for the application's shutdown", low=_SHORTEST)] = 10.0
 
@@ -280,7 +301,7 @@ class Reload:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     app: Annotated[App, Doc("Application")] = field(default_factory=App)
-    listen: Annotated[Listen, Doc("Listening")] = field(default_factory=Listen)
+    listen: Annotated[Listen, Doc("Listening", restart=True)] = field(default_factory=Listen)
     process: Annotated[Process, Doc("Processes")] = field(default_factory=Process)
     http: Annotated[Http, Doc("HTTP")] = field(default_factory=Http)
     timeout: Annotated[Timeout, Doc("Timeouts (30, 30s, 500ms, 5m, 1h)")] = field(default_factory=Timeout)
@@ -300,6 +321,7 @@ class Setting:
     kind: values.Kind
     default: Any
     doc: Doc
+    restart: bool  # a reload does not change it
 
     @property
     def path(self) -> str:
@@ -343,16 +365,20 @@ def sections() -> dict[str, str]:
 def settings() -> tuple[Setting, ...]:
     """Every setting there is, in the order of declaration."""
     tree = Config()
+    heads = get_type_hints(Config, include_extras=True)
     found = []
     for section in fields(Config):
         group = getattr(tree, section.name)
         hints = get_type_hints(type(group), include_extras=True)
-        found += [_setting(section.name, leaf.name, hints[leaf.name], leaf.default) for leaf in fields(group)]
+        restart = get_args(heads[section.name])[-1].restart
+        found += [_setting(section.name, leaf.name, hints[leaf.name], leaf.default, restart) for leaf in fields(group)]
     return tuple(found)
 
 
-def _setting(section: str, name: str, hint: Any, default: object) -> Setting:
+def _setting(section: str, name: str, hint: Any, default: object, restart: bool) -> Setting:
     annotated, *metadata = get_args(hint)
     # A choice carries its own options; every other type names its kind beside it.
     kind = values.choice(*get_args(annotated)) if get_origin(annotated) is Literal else metadata[0]
-    return Setting(section=section, field=name, type=annotated, kind=kind, default=default, doc=metadata[-1])
+    doc = metadata[-1]
+    restart = restart or doc.restart
+    return Setting(section=section, field=name, type=annotated, kind=kind, default=default, doc=doc, restart=restart)

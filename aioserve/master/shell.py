@@ -214,7 +214,7 @@ class Master:
         channel, row = self._children[pid]
         messages, is_open = channel.receive()
         if not is_open:
-            self._selector.unregister(channel)
+            self._stop_listening(channel)
         for message in messages:
             self._hear(pid, message, row)
 
@@ -229,13 +229,17 @@ class Master:
         _, channel = self._heir
         messages, is_open = channel.receive()
         if not is_open:
-            self._selector.unregister(channel)
+            self._stop_listening(channel)
         for message in messages:
             match message:
                 case channels.ReadyMessage():
                     self._dispatch(HeirReady())
                 case channels.FailedMessage():
                     self._dispatch(HeirFailed(message.message))
+
+    def _stop_listening(self, channel: channels.MasterChannel) -> None:
+        if channel.fileno() in self._selector.get_map():
+            self._selector.unregister(channel)
 
     def _predecessor_gone(self) -> None:
         if self._predecessor is not None:
@@ -258,29 +262,21 @@ class Master:
                 self._bury(pid)
             elif self._heir is not None and pid == self._heir[0]:
                 self._read_heir()
-                self._forget_heir()
+                self._stop_listening(self._heir[1])
+                self._heir[1].close()
+                self._heir = None
             out_of_memory = status == -signal.SIGKILL and self._oom.grown()
             self._dispatch(Exited(pid, status, _how(status), out_of_memory))
 
     def _bury(self, pid: int) -> None:
         """Hear the last words of a reaped child before its exit is told, and clear what was its own."""
         channel, row = self._children.pop(pid)
-        messages: list[channels.Message] = []
-        if channel.fileno() in self._selector.get_map():
-            messages, _ = channel.receive()
-            self._selector.unregister(channel)
+        messages, _ = channel.receive()
+        self._stop_listening(channel)
         channel.close()
         row.clear()
         for message in messages:
             self._hear(pid, message, row)
-
-    def _forget_heir(self) -> None:
-        if self._heir is not None:
-            _, channel = self._heir
-            if channel.fileno() in self._selector.get_map():
-                self._selector.unregister(channel)
-            channel.close()
-            self._heir = None
 
     # What is to be done
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 #: Not AIOSERVE_UPGRADE: variables of that form are settings, and it is nobody's to set.
 VARIABLE: Final = "_AIOSERVE_UPGRADE"
 
+#: What was said to this process by its number: sockets that it has taken already, and a watchdog that the new master
+#: takes over (sd_listen_fds(3), sd_watchdog_enabled(3)).
+_OURS: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID")
+
 _NOT_EXECUTABLE: Final = 127
 
 
@@ -61,6 +65,8 @@ def launch(origin: Origin, sockets: Sequence[Inherited]) -> tuple[int, channels.
         passed = [theirs.fileno(), *(one.fd for one in sockets)]
         letter = {"pid": os.getpid(), "channel": theirs.fileno(), "sockets": [asdict(one) for one in sockets]}
         environ = {**origin.environ, VARIABLE: json.dumps(letter)}
+        for name in _OURS:
+            environ.pop(name, None)
         old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = os.fork()

@@ -84,6 +84,11 @@ def leaves_early(birth):
     return 7
 
 
+def dies_soon(birth):
+    birth.channel.ready()
+    return 9
+
+
 def raises(birth):
     raise RuntimeError("a bug in the child")
 
@@ -140,7 +145,15 @@ def main(kinds):
     status = Master(
         machine=Machine(
             [RoleSpec(role=Role.WORKER, slots=len(kinds), reloads=True, required=True, most=len(kinds) + 1)],
-            Policy(boot_timeout=20, grace=20, margin=1, same_wish=0.0, linger=acceptor.linger),
+            Policy(
+                boot_timeout=20,
+                grace=20,
+                margin=1,
+                same_wish=0.0,
+                linger=acceptor.linger,
+                breaker_failures=int(os.environ.get("BREAKER", "0")),
+                backoff_initial=0.01,
+            ),
         ),
         child=child,
         acceptor=acceptor,

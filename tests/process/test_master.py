@@ -288,6 +288,13 @@ def test_the_scoreboard_knows_who_sits_where(serving):
     assert {int(row.rpartition("/")[2]) for row in rows} == {0, *program.children()}
 
 
+def test_a_slot_that_cannot_be_held_ends_the_server_with_status_one(run):
+    program = run("dies_soon", BREAKER="3")
+    assert program.ends() == 1
+    assert program.count("worker has failed 3 times in a row, and no other worker serves well") == 1
+    assert program.count("exited with status 9 after") == 3
+
+
 def test_one_worker_more_and_one_less(serving):
     program, pids = serving("serve", "serve")
     program.send(signal.SIGTTIN)

@@ -66,7 +66,6 @@ def test_every_flag_of_uvicorn_is_taken_or_refused_with_a_sentence(flag, value):
         "--offload-engine x",
         "--limit-worker-age 1h",
         "--limit-worker-memory 1g",
-        "--timeout-worker 3",
         "--steal late",
     ],
 )

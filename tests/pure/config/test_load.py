@@ -210,7 +210,7 @@ FILE = "aioserve.toml"
         ("[process]\npreload_app = true", "process.preload_app: use --preload"),
         ("[ws]\nmax_size = 1", "ws: WebSockets are not served in this version"),
         ("[ssl]\nkeyfile = 'x'", "ssl: TLS is not in this version"),
-        ("[timeout]\nworker = 1", "timeout.worker: replacing hung workers is not in this version"),
+        ("[timeout]\nworker_healthcheck = 1", "timeout.worker_healthcheck: use --timeout-worker"),
     ],
 )
 def test_a_mistake_in_the_file_names_file_key_and_remedy(toml, line):
