@@ -259,6 +259,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
 
+    @property
+    def closing(self) -> bool:
+        """Whether what is written now may never arrive."""
+        return self._transport is None or self._transport.is_closing()
+
     def response_complete(self, cycle: Cycle) -> None:
         """The last byte of the response has been written: go on to the next request, or close."""
         self._release(cycle, gone=False)
@@ -509,6 +514,22 @@ class Connection(asyncio.Protocol):
             return
         self.resume_reading()
         transport.write_eof()
+        self._queued = 0
+        self._queued_since = self.server.deadlines.now
+        self._await(Wait.LINGER)
+
+    def _linger_on(self) -> None:
+        """The time to leave is up, but not for a client to whom a part of its answer is still on its way."""
+        if self._transport is None:
+            return
+        now = self.server.deadlines.now
+        unsent = unsent_bytes(self._transport)
+        if has_progressed(self._queued, unsent):
+            self._queued = unsent
+            self._queued_since = now
+        elif not unsent or now - self._queued_since > self.server.waits[Wait.CLOSING]:
+            self.abort()
+            return
         self._await(Wait.LINGER)
 
     def _expire(self) -> None:
@@ -525,7 +546,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._refuse(RequestError(408, "the request body did not come in time"))
         elif waiting is Wait.LINGER:
-            self.abort()
+            self._linger_on()
         else:
             # A request may lie unread in the socket: it is read in this turn of the loop, and has its answer.
             self.server.loop.call_later(0.0, self._close_if_quiet, self._since)

@@ -193,6 +193,12 @@ class Cycle:
             if writer.stage is DONE:
                 connection.response_complete(self)
                 return
+            if connection.closing:
+                # A transport that has failed drops what is written and never pauses: the loop must have a turn to say
+                # that the connection is lost, or an application that only sends would keep it for ever.
+                await asyncio.sleep(0)
+                if self.gone:
+                    raise ClientDisconnected("the client has closed the connection")
         elif data is None:
             await self._send_rare(message, connection)
             return

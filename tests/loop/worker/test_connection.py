@@ -577,3 +577,41 @@ async def test_reading_goes_on_when_only_the_framing_of_a_chunk_has_come(connect
     client.send(b"0\r\n")
     assert client.transport.reading
     assert (await client.ask(b"\r\n")).endswith(b"content-length: 3\r\n\r\nabc")
+
+
+async def test_an_application_that_only_sends_lets_the_loop_say_that_the_connection_has_failed(connect):
+    raised = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        # As loops do when a write fails: what is written from now on is dropped, and the loss told in the next turn.
+        client.transport.state = "aborted"
+        asyncio.get_running_loop().call_soon(client.protocol.connection_lost, None)
+        try:
+            for _ in range(1000):
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        except ClientDisconnected as error:
+            raised.append(error)
+
+    client = connect(app)
+    client.send(GET)
+    await settle()
+    assert len(raised) == 1
+
+
+async def test_a_client_that_still_takes_its_answer_is_not_sent_away(connect):
+    async def app(scope, receive, send):
+        await answer(send, b"x" * 50_000)
+
+    client = connect(app, transport={"accept": 100_000})
+    client.transport.get_write_buffer_size = lambda: client.transport.queued
+    await client.ask(POST.replace(b"5", b"9000000"))
+    client.send(b"x" * 300_000)
+    assert client.state == "half-closed"
+    for _ in range(4):
+        client.wait(5)
+        client.transport.queued -= 5_000
+    assert client.state == "half-closed"
+    client.transport.queued = 0
+    client.wait(10)
+    assert client.state == "aborted"
