@@ -84,14 +84,14 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def attack(server: Served, mode: str, *, connections: int, seconds: float) -> Outcome:
+def attack(server: Served, mode: str, *, connections: int, seconds: float, rate: int = 1000) -> Outcome:
     """Run one attack and wait until all of its connections are gone; "none" is a quiet time of the same length."""
     workers = server.workers() or {server.pid}
     address = ("127.0.0.1", server.port)
     server.get("/")
     before = Cost.of(workers)
     peak = Cost(before.rss, before.descriptors)
-    attackers = None if mode == "none" else Attack(mode, server.url, connections, seconds)
+    attackers = None if mode == "none" else Attack(mode, server.url, connections, seconds, rate)
     with Healthy(address) as seen, ThreadPoolExecutor(1) as pool:
         over = threading.Event()
         running = pool.submit(attackers.run if attackers else lambda: time.sleep(seconds))
@@ -121,6 +121,7 @@ def main() -> int:
     parser.add_argument("--mode", action="append", choices=["none", *MODES], help="repeatable; default: all")
     parser.add_argument("--connections", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rate", type=int, default=1000, help="new connections per second")
     options = parser.parse_args(arguments)
     if PROGRAM is None:
         print("slowhttptest is not installed; it is a Debian package of that name", file=sys.stderr)
@@ -129,7 +130,9 @@ def main() -> int:
     outcomes = []
     with Served("plain:app", *server_arguments) as server:
         for mode in options.mode or ["none", *MODES]:
-            outcomes.append(attack(server, mode, connections=options.connections, seconds=options.seconds))
+            outcomes.append(
+                attack(server, mode, connections=options.connections, seconds=options.seconds, rate=options.rate)
+            )
             print(table(outcomes[-1:]), flush=True)
     print(f"\n{table(outcomes)}\nRSS in MiB, of all workers together")
     errors = [f"{outcome.mode}: {error}" for outcome in outcomes for error in outcome.seen.errors]
