@@ -94,7 +94,12 @@ class SettingOption(click.Option):
         declared = [f"-{setting.doc.short}"] if setting.doc.short else []
         switch = setting.is_switch
         super().__init__(
-            [*declared, f"--{name}/--no-{name}" if switch else f"--{name}", setting.flat],
+            [
+                *declared,
+                f"--{name}/--no-{name}" if switch else f"--{name}",
+                *(f"--{other}" for other in setting.doc.also),
+                setting.flat,
+            ],
             type=None if switch else click.UNPROCESSED,
             default=None,
             multiple=setting.doc.repeatable,

@@ -105,6 +105,12 @@ def _no_mistaken_pattern(given: dict[str, Given], found: Mistakes) -> None:
             f"{given['reload.enabled'].place} contradicts single ({accept.place}): a reload needs a master that starts "
             "the successor; use --accept shared"
         )
+    for path in ("limit.max_requests", "limit.worker_age", "limit.worker_memory"):
+        if accept.value == "single" and _value(given, path):
+            found.lines.append(
+                f"{given[path].place} contradicts single ({accept.place}): replacing a worker needs a master that "
+                "starts its successor; use --accept shared, also with --workers 1"
+            )
 
 
 def _nothing_loaded_too_early(given: dict[str, Given], found: Mistakes) -> None:

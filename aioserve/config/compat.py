@@ -33,9 +33,6 @@ _TLS = (
     "TLS is not in this version; let nginx, Caddy, HAProxy or the load balancer hold the certificate and forward plain "
     "HTTP (see --forwarded-allow-ips)"
 )
-_RECYCLE = (
-    "recycling workers is not in this version; send HUP to the master from a timer to renew them one after another"
-)
 _HANG = "use --timeout-worker, for an event loop that stands still; --timeout-boot limits the start"
 _LATER = "is not in this version; leave it out"
 _LOGGER = "is not in this version; route messages with --log-config instead"
@@ -77,8 +74,6 @@ _TABLE = (
             "ssl_ciphers",
         )
     ),
-    Refused("limit_max_requests", _RECYCLE),
-    Refused("limit_max_requests_jitter", _RECYCLE),
     Refused("timeout_worker_healthcheck", _HANG),
     Refused("h11_max_incomplete_event_size", f"{_LIMIT_HEADERS}, which hold for both parsers"),
     Refused(
@@ -92,8 +87,6 @@ _TABLE = (
     Refused("daemon", "daemons are the service manager's; use systemd or a container", value=False, short="D"),
     Refused("env", "set variables where the server is started, or list them in a file for --env-file", short="e"),
     Refused("name", _LATER, short="n"),
-    Refused("max_requests", _RECYCLE),
-    Refused("max_requests_jitter", _RECYCLE),
     Refused("threads", _THREADS),
     Refused("worker_class", _WORKER_CLASS, short="k"),
     Refused("worker_connections", "use --limit-connections"),
@@ -131,12 +124,6 @@ _TABLE = (
     Refused("offload_workers", _OFFLOAD),
     Refused("offload_engine", _OFFLOAD),
     Refused("offload_max_tasks", _OFFLOAD),
-    Refused("limit_worker_age", _RECYCLE),
-    Refused(
-        "limit_worker_memory",
-        "recycling workers is not in this version; limit memory where the server is started (MemoryMax= in a systemd "
-        "unit, --memory of the container) and send HUP to the master from a timer",
-    ),
     Refused("steal", "is not in this version; --accept shared never lets a connection wait for a busy worker"),
 )
 

@@ -85,7 +85,8 @@ def _allowed(setting: Setting) -> str:
 def _names(setting: Setting) -> str:
     switches = [f"--{name}" for name, _ in setting.doc.switches]
     again = ["(repeatable)"] if setting.doc.repeatable else []
-    return " ".join([", ".join([flags(setting), *switches, *setting.env]), *again])
+    also = [f"--{name}" for name in setting.doc.also]
+    return " ".join([", ".join([flags(setting), *also, *switches, *setting.env]), *again])
 
 
 def printed(loaded: Loaded) -> str:

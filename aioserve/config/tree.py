@@ -33,6 +33,8 @@ class Doc:
     restart: bool = False
     # For tuples. True: the flag is given once per element. False: one flag with a comma list.
     repeatable: bool = False
+    # Further flags with the same meaning, as people know them from other servers.
+    also: tuple[str, ...] = ()
     # Flags without a value that stand for one value of this setting: (flag, value).
     switches: tuple[tuple[str, str], ...] = ()
 
@@ -220,6 +222,18 @@ class Limit:
         values.SIZE_AT,
         Doc("the same for one mount, such as /upload=1GiB; / is APP's", repeatable=True),
     ] = ()
+    max_requests: Annotated[
+        Count, Doc("replace a worker after so many requests; 0: never", also=("max-requests",), low=0)
+    ] = 0
+    max_requests_jitter: Annotated[
+        Count, Doc("up to so many requests more, at random for each worker", also=("max-requests-jitter",), low=0)
+    ] = 0
+    worker_age: Annotated[
+        Seconds, Doc("replace a worker after this long, and up to a tenth more at random; 0: never", low=0)
+    ] = 0.0
+    worker_memory: Annotated[
+        Size, Doc("replace a worker that stays above so much resident memory; 0: never", low=0)
+    ] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from aioserve.observe.log import reopen
 from aioserve.worker.assemble import assemble
 from aioserve.worker.lag import LagWatch
 from aioserve.worker.loops import new_loop
+from aioserve.worker.recycling import Recycling
 from aioserve.worker.serving import Stop, serve_until_stopped
 from aioserve.worker.settings import Settings
 from aioserve.worker.stacks import Stacks, watch_for_faults
@@ -41,6 +42,7 @@ class Reporter(Protocol):
 
     def ready(self) -> None: ...
     def failed(self, message: str, detail: str = "") -> None: ...
+    def recycle(self, reason: str) -> None: ...
     def fileno(self) -> int: ...
 
 
@@ -69,7 +71,15 @@ def run_worker(
         loop.add_signal_handler(signal.SIGTERM, stop.gracefully)
 
     try:
-        _run(config, listeners, row=row, prepare=prepare, on_ready=reporter.ready, applications=applications)
+        _run(
+            config,
+            listeners,
+            row=row,
+            prepare=prepare,
+            on_ready=reporter.ready,
+            applications=applications,
+            recycle=reporter.recycle,
+        )
     except BootError as error:
         reporter.failed(str(error), error.detail)
         return APPLICATION
@@ -105,6 +115,7 @@ def _run(
     prepare: Callable[[asyncio.AbstractEventLoop, Stop], None],
     on_ready: Callable[[], None],
     applications: Applications | None = None,
+    recycle: Callable[[str], None] | None = None,
 ) -> None:
     watch_for_faults()
     assembled = applications or assemble(config)
@@ -127,6 +138,8 @@ def _run(
         def on_server(server: Server) -> None:
             stacks.server = server
             server.at_beats.append(lag.beat)
+            if recycle is not None:
+                server.at_beats.append(Recycling(server.settings, server, recycle, now=loop.time()).beat)
 
         loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
         try:

@@ -32,6 +32,10 @@ class Settings:
     graceful_shutdown: float
     drain_linger: float
     drain_delay: float = 0.0
+    limit_max_requests: int = 0
+    limit_max_requests_jitter: int = 0
+    limit_worker_age: float = 0.0
+    limit_worker_memory: int = 0
     date_header: bool
     server_header: bool
     extra_headers: tuple[tuple[bytes, bytes], ...]
@@ -54,6 +58,10 @@ class Settings:
             parser=http.parser,
             limit_concurrency=limit.concurrency,
             limit_connections=limit.connections,
+            limit_max_requests=limit.max_requests,
+            limit_max_requests_jitter=limit.max_requests_jitter,
+            limit_worker_age=limit.worker_age,
+            limit_worker_memory=limit.worker_memory,
             header_timeout=timeout.header,
             body_timeout=timeout.body,
             write_timeout=timeout.write,

@@ -146,6 +146,12 @@ def test_mistaken_values_do_not_disturb_the_checks():
     assert [line.split(":")[0] for line in caught.value.problems] == ["--workers", "--bind", "--mount"]
 
 
+@pytest.mark.parametrize("flag", ["limit-max-requests", "limit-worker-age", "limit-worker-memory"])
+def test_a_single_process_cannot_be_replaced(flag):
+    with pytest.raises(ConfigError, match=f"--{flag} contradicts single"):
+        loaded({"accept": "single", flag.replace("-", "_"): "5"})
+
+
 def test_a_single_process_cannot_reload():
     with pytest.raises(ConfigError, match="--reload contradicts single"):
         loaded({"accept": "single", "reload": True})

@@ -44,8 +44,6 @@ def test_every_flag_of_uvicorn_is_taken_or_refused_with_a_sentence(flag, value):
 @pytest.mark.parametrize(
     "argument",
     [
-        "--max-requests 5",
-        "--max-requests-jitter 5",
         "--threads 2",
         "-k x",
         "--worker-class x",
@@ -64,8 +62,6 @@ def test_every_flag_of_uvicorn_is_taken_or_refused_with_a_sentence(flag, value):
         "--tls-processes 1",
         "--offload-workers 1",
         "--offload-engine x",
-        "--limit-worker-age 1h",
-        "--limit-worker-memory 1g",
         "--steal late",
     ],
 )
@@ -90,6 +86,8 @@ def test_habits_from_gunicorn_and_flags_of_later_versions_are_refused(argument):
         ("-m 7", "umask"),
         ("--chdir x", "chdir"),
         ("--preload", "preload"),
+        ("--max-requests 5", "limit_max_requests"),
+        ("--max-requests-jitter 5", "limit_max_requests_jitter"),
     ],
 )
 def test_habits_from_gunicorn_are_settings(argument, name):
