@@ -38,6 +38,10 @@ LEADING_BLANK_LINES: Final = 4
 #: Pieces that one call of ``feed`` parses: others on the same loop have their turn before a pipelining client's next.
 BURST_LIMIT: Final = 32
 
+#: Empty lines inside chunks that one piece of a body may have: behind it the rest of the read is copied, and others
+#: have their turn. One by one, a read of 256 KiB of nothing else cost a second; so, a tenth, a millisecond at a time.
+EMPTY_LINES_LIMIT: Final = 512
+
 #: Chunk framing that is allowed on top of what honest chunks need, in bytes. Go's net/http uses the same 16 KiB
 #: (CVE-2023-39326: one byte of data behind kilobytes of chunk extension).
 CHUNK_OVERHEAD_LIMIT: Final = 16 * 1024
@@ -320,17 +324,20 @@ class RequestReader:
         assert parser is not None
         assert head is not None
         assert sink is not None
-        end = self._boundary(head, data)
-        piece = data if end == len(data) else data[:end]
-        parser.feed(piece)
+        end = turns = 0
+        # Mostly once: only a chunked body has empty lines in it that may or may not be its end.
+        while end < len(data) and turns < EMPTY_LINES_LIMIT and not parser.message_complete:
+            begin, end = end, self._boundary(head, data, end)
+            parser.feed(data if end - begin == len(data) else data[begin:end])
+            turns += 1
         if parser.body:
             body = parser.body[0] if len(parser.body) == 1 else b"".join(parser.body)
             self._received += len(body)
-            self._weigh_chunks(head, len(piece) - len(body), len(parser.body), len(body))
+            self._weigh_chunks(head, end - len(body), len(parser.body), len(body))
             parser.body.clear()
             sink.on_body(body)
         else:
-            self._weigh_chunks(head, len(piece), 0, 0)
+            self._weigh_chunks(head, end, 0, 0)
         if self.stage is not BODY:
             return b""
         if parser.message_complete:
@@ -348,21 +355,21 @@ class RequestReader:
                 self.close()
         return data[end:]
 
-    def _boundary(self, head: Head, data: bytes) -> int:
-        """How much of ``data`` may be fed so that the parser does not run past the end of this message."""
+    def _boundary(self, head: Head, data: bytes, begin: int) -> int:
+        """How far ``data`` may be fed from ``begin`` on, so that the parser stays within this message."""
         if head.length != CHUNKED:
             end = min(self._remaining, len(data))
             self._remaining -= end
             return end
         # A chunked message always ends in an empty line (9112 7.1), though not every empty line ends it.
         tail = self._pieces
-        at = (tail + data[:3]).find(b"\r\n\r\n")
+        at = (tail + data[begin : begin + 3]).find(b"\r\n\r\n")
         if at >= 0:
-            end = at + 4 - len(tail)
+            end = begin + at + 4 - len(tail)
         else:
-            at = data.find(b"\r\n\r\n")
+            at = data.find(b"\r\n\r\n", begin)
             end = at + 4 if at >= 0 else len(data)
-        self._pieces = (tail + data[:end])[-3:] if end < 3 else data[end - 3 : end]
+        self._pieces = (tail + data[begin:end])[-3:] if end - begin < 3 else data[end - 3 : end]
         return end
 
     def _weigh_chunks(self, head: Head, overhead: int, pieces: int, received: int) -> None:

@@ -247,6 +247,17 @@ def test_one_byte_chunks_are_no_attack():
     assert sink.feed(b"0\r\n\r\n").requests[0].complete
 
 
+def test_empty_lines_inside_a_chunk_are_not_pushed_one_by_one(parser):
+    pieces = []
+    sink = RecordingSink(parser)
+    sink.on_body = pieces.append
+    blank = b"\r\n\r\n" * 10_000
+    sink.feed(post(b"Transfer-Encoding: chunked", body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(blank), blank)) + GET)
+    assert b"".join(pieces) == blank
+    assert len(pieces) <= 20_000 // 512 + 2
+    assert len(sink.requests) == 2
+
+
 def test_a_second_request_waits_until_the_first_is_answered():
     sink = RecordingSink(answer=False).feed(GET + b"GET /two HTTP/1.1\r\nHost: a\r\n\r\n")
     assert len(sink.requests) == 1
