@@ -21,12 +21,16 @@ from aioserve.config.addresses import FdAddress, NamedAddress
 from aioserve.errors import BindError, BootError, ConfigError
 from aioserve.master.events import Role, Say
 from aioserve.master.machine import CANNOT_START, Machine
+from aioserve.master.namesake import Namesake
 from aioserve.master.notify import NotifySocket, ServiceManager, any_turns
 from aioserve.master.shell import Master
 from aioserve.master.slots import Policy, RoleSpec
+from aioserve.master.turns import TurningPoints
 from aioserve.master.watcher import run_watcher
 from aioserve.observe import log as logs
 from aioserve.observe.scoreboard import Scoreboard
+from aioserve.system import hooks
+from aioserve.system.hooks import Moment
 from aioserve.system.pidfile import PidFile
 from aioserve.system.process import end_with_parent
 from aioserve.version import __version__
@@ -35,7 +39,7 @@ from aioserve.worker.main import run_single, run_worker
 from aioserve.worker.preload import preload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aioserve.accept.activation import Passed
     from aioserve.accept.base import Acceptor
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from aioserve.master.channel import Birth
     from aioserve.master.notify import Manager
     from aioserve.master.observer import Observer
+    from aioserve.system.hooks import Hook
     from aioserve.system.identity import Identity
 
 log = logging.getLogger("aioserve")
@@ -68,8 +73,8 @@ def run(config: Config) -> int:
     manager = surroundings.take_manager()
     acceptor = choose_acceptor(config, surroundings.take_passed(), identity)
     with ExitStack() as stack:
-        if config.process.pid:
-            pid_file = PidFile(config.process.pid)
+        pid_file = PidFile(config.process.pid) if config.process.pid else None
+        if pid_file is not None:
             pid_file.claim()
             stack.callback(pid_file.release)
         try:
@@ -83,8 +88,8 @@ def run(config: Config) -> int:
             if config.process.accept == "single":
                 announce(config, acceptor)
                 surroundings.settle_in(identity)
-                return run_single(config, acceptor.listeners(0), on_ready=lambda: ready_alone(manager))
-            return run_master(config, acceptor, manager, identity)
+                return run_alone(config, acceptor, manager)
+            return run_master(config, acceptor, manager, identity, pid_file)
         except BootError as error:
             log.critical("%s", "\n".join(filter(None, (str(error), error.detail))))
             return CANNOT_START
@@ -94,6 +99,7 @@ def check(config: Config) -> None:
     """Import all applications, as a worker would. Raises ``BootError`` or ``ConfigError``."""
     surroundings.enter(config)
     check_extras(config)
+    hooks.load(config, (*hooks.MASTER, *hooks.WORKER))
     assemble(config)
 
 
@@ -123,11 +129,22 @@ def choose_acceptor(config: Config, passed: Sequence[Passed] = (), identity: Ide
     return Shared(addresses, options)
 
 
-def ready_alone(manager: Manager | None) -> None:
-    """Without a master: say that this process serves, and then again and again, as long as its loop turns."""
-    log.info("ready: this process")
-    if manager is None:
-        return
+def run_alone(config: Config, acceptor: Acceptor, manager: Manager | None) -> int:
+    """Serve in this process, without a master."""
+    mine = hooks.load(config, hooks.WORKER)
+
+    def on_ready() -> None:
+        log.info("ready: this process")
+        if manager is not None:
+            notify_alone(manager)
+        run_hook(mine, "on_worker_ready", slot=0, generation=1)
+
+    run_hook(mine, "on_worker_start", slot=0, generation=1)
+    return run_single(config, acceptor.listeners(0), on_ready=on_ready)
+
+
+def notify_alone(manager: Manager) -> None:
+    """Say that this process serves, and then again and again, as long as its loop turns."""
     send = NotifySocket(manager.address).send
     send("READY=1\nSTATUS=serving: one process")
     if manager.watchdog is not None:
@@ -139,8 +156,31 @@ def feed_watchdog(loop: asyncio.AbstractEventLoop, send: Callable[[str], None], 
     loop.call_later(interval, feed_watchdog, loop, send, interval)
 
 
+def run_hook(found: Mapping[str, Hook], name: str, *, slot: int | None = None, generation: int = 1) -> None:
+    """Call the hook of this name, if there is one, about this process."""
+    if name in found:
+        found[name].run(Moment(hook=name, pid=os.getpid(), slot=slot, generation=generation))
+
+
+def load_masters_hooks(config: Config) -> dict[str, Hook]:
+    """Import the hooks that run in the master, and nothing else."""
+    found = hooks.load(config, hooks.MASTER)
+    early = hooks.imported_too_early(config) if found and not config.process.preload else ""
+    if early:
+        log.warning(
+            "%s is imported together with the hooks that run in the master: a reload cannot load new code; keep these "
+            "hooks in a module of their own",
+            early,
+        )
+    return found
+
+
 def run_master(
-    config: Config, acceptor: Acceptor, manager: Manager | None = None, identity: Identity | None = None
+    config: Config,
+    acceptor: Acceptor,
+    manager: Manager | None = None,
+    identity: Identity | None = None,
+    pid_file: PidFile | None = None,
 ) -> int:
     specs = [RoleSpec(role=Role.WORKER, slots=config.process.workers, reloads=True, required=True)]
     if config.reload.enabled:
@@ -157,20 +197,27 @@ def run_master(
     observers: list[Observer] = []
     if manager is not None:
         observers.append(observe_for(manager, scoreboard))
-
+    if pid_file is not None:
+        observers.append(Namesake(pid_file))
     master = os.getpid()
+    masters_hooks = load_masters_hooks(config)
+    observers.append(TurningPoints(masters_hooks, pid=master))
     applications = preload(config) if config.process.preload else None
 
     def child(birth: Birth) -> int:
+        # Until the user is changed, which clears it, and again from then on.
+        end_with_parent(master)
         try:
             surroundings.settle_in(identity)
+            end_with_parent(master)
+            if birth.role is Role.WATCHER:
+                return run_watcher(config.reload, config.app.dir, birth)
+            found = hooks.load(config, hooks.WORKER)
         except BootError as error:
-            birth.channel.failed(str(error))
+            birth.channel.failed(str(error), error.detail)
             return CANNOT_START
-        # The user is changed by now, which would have cleared it.
-        end_with_parent(master)
-        if birth.role is Role.WATCHER:
-            return run_watcher(config.reload, config.app.dir, birth)
+        run_hook(found, "on_worker_start", slot=birth.slot, generation=birth.generation)
+        birth.channel.then = lambda: run_hook(found, "on_worker_ready", slot=birth.slot, generation=birth.generation)
         return run_worker(
             config, acceptor.listeners(birth.slot), row=birth.row, reporter=birth.channel, applications=applications
         )
@@ -181,6 +228,7 @@ def run_master(
             surroundings.own_logs(config, identity)
 
     announce(config, acceptor)
+    run_hook(masters_hooks, "on_master_start")
     return Master(
         machine=Machine(specs, policy),
         child=child,

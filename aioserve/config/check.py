@@ -52,6 +52,7 @@ def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple
         notes.append(f"{speakers.place} has no effect without --proxy-protocol")
     if need_app and not any(path in settled and settled[path].value != "" for path in ("app.target", "app.mount")):
         found.lines.append("APP: missing; name the application as module:attribute, such as main:app")
+    notes += _useless_hooks(settled)
     if _value(settled, "reload.enabled"):
         _one_worker_for_reload(settled, notes)
     else:
@@ -131,6 +132,19 @@ def _nothing_loaded_too_early(given: dict[str, Given], found: Mistakes) -> None:
                 f"{preload} contradicts {given[path].place}: the application would be imported as the user that the "
                 "master is started as; start the server as the other user instead"
             )
+
+
+def _useless_hooks(given: dict[str, Given]) -> list[str]:
+    """Without a master nobody can call the hooks that run in it."""
+    if _value(given, "process.accept") != "single":
+        return []
+    accept = given["process.accept"].place
+    paths = ("hooks.on_master_start", "hooks.on_worker_exit", "hooks.on_reload")
+    return [
+        f"{given[path].place} has no effect with single ({accept}), which has no master"
+        for path in paths
+        if _value(given, path)
+    ]
 
 
 def _no_doubles(given: dict[str, Given], found: Mistakes) -> None:

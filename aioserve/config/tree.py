@@ -312,6 +312,32 @@ class Reload:
     delay: Annotated[Seconds, Doc("let this much time pass without changes first", low=_SHORTEST)] = 0.25
 
 
+_HOOK = "MODULE:FUNCTION"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    on_master_start: Annotated[
+        str,
+        values.TARGET,
+        Doc("in the master, before the first worker", flag="on-master-start", restart=True, metavar=_HOOK),
+    ] = ""
+    on_worker_start: Annotated[
+        str, values.TARGET, Doc("in a new worker, before it imports APP", flag="on-worker-start", metavar=_HOOK)
+    ] = ""
+    on_worker_ready: Annotated[
+        str, values.TARGET, Doc("in a worker, when it serves", flag="on-worker-ready", metavar=_HOOK)
+    ] = ""
+    on_worker_exit: Annotated[
+        str,
+        values.TARGET,
+        Doc("in the master, when a worker has ended", flag="on-worker-exit", restart=True, metavar=_HOOK),
+    ] = ""
+    on_reload: Annotated[
+        str, values.TARGET, Doc("in the master, when a reload begins", flag="on-reload", restart=True, metavar=_HOOK)
+    ] = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     app: Annotated[App, Doc("Application")] = field(default_factory=App)
@@ -323,6 +349,9 @@ class Config:
     proxy: Annotated[Proxy, Doc("Behind a proxy")] = field(default_factory=Proxy)
     log: Annotated[Log, Doc("Logging")] = field(default_factory=Log)
     reload: Annotated[Reload, Doc("Reloading during development")] = field(default_factory=Reload)
+    hooks: Annotated[Hooks, Doc("Hooks (short functions, called with what has happened)")] = field(
+        default_factory=Hooks
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

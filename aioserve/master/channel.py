@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aioserve.master.events import Role
     from aioserve.observe.scoreboard import Row
 
@@ -77,13 +79,17 @@ class ChildChannel:
         # A timeout is kept by Python with poll(), whatever a loop does to the O_NONBLOCK flag of this descriptor.
         sock.settimeout(SEND_TIMEOUT)
         self._sock: Final = sock
+        #: What this process does once the master knows that it serves.
+        self.then: Callable[[], None] | None = None
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
     def ready(self) -> None:
-        """Say that the listener is registered and connections are served."""
+        """Say that the listener is registered and connections are served; then do what is to follow that."""
         self._send(_READY, b"")
+        if self.then is not None:
+            self.then()
 
     def failed(self, message: str, detail: str = "") -> None:
         """Say why this process cannot serve; exit next."""

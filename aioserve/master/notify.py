@@ -16,7 +16,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from aioserve.master.events import Level, Mark, Milestone, Say, Started
+from aioserve.master.events import Exited, HeirReady, HeirStarted, Level, Mark, Milestone, Say, Started
 from aioserve.observe.scoreboard import Phase
 
 if TYPE_CHECKING:
@@ -99,11 +99,13 @@ class ServiceManager:
     def __init__(
         self, send: Callable[[str], None], *, pid: int, watchdog: float | None, healthy: Callable[[], bool]
     ) -> None:
-        self._send: Final = send
+        self._tell: Final = send
         self._pid: Final = pid
         self._interval: Final = watchdog / 2 if watchdog is not None else None
         self._healthy: Final = healthy
         self._was_healthy = True
+        self._heir = 0  # the process of a new master
+        self._silent = False  # the new master speaks
         self._pulse_at: float | None = None
         self._watchdog_at: float | None = None
 
@@ -115,6 +117,7 @@ class ServiceManager:
         if isinstance(event, Started):
             self._send(f"STATUS=starting\n{_EXTEND}")
             self._pulse_at = now + PULSE
+        self._succession(event)
         for action in actions:
             if isinstance(action, Mark):
                 self._reached(action, now)
@@ -128,6 +131,25 @@ class ServiceManager:
         if self._watchdog_at is not None and self._interval is not None and self._watchdog_at <= now:
             self._watchdog_at = now + self._interval
             self._feed_watchdog()
+
+    def _succession(self, event: Event) -> None:
+        """Once a new master serves, our own end is not the service's: STOPPING=1 would make systemd kill both."""
+        match event:
+            case HeirStarted():
+                self._heir = event.pid
+            case HeirReady():
+                self._silent = True
+            case Exited() if event.pid == self._heir:
+                self._heir = 0
+                if self._silent:
+                    self._silent = False
+                    self._send(f"READY=1\nMAINPID={self._pid}\nSTATUS=serving; the new master has gone")
+            case _:
+                pass
+
+    def _send(self, message: str) -> None:
+        if not self._silent:
+            self._tell(message)
 
     def _reached(self, mark: Mark, now: float) -> None:
         lines = [_ASSIGNMENTS[mark.milestone], f"STATUS={_line(mark.text)}"]

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from aioserve.master.events import Level, Mark, Milestone, Say, Started, Tick
+from aioserve.master.events import Exited, HeirReady, HeirStarted, Level, Mark, Milestone, Say, Started, Tick
 from aioserve.master.notify import Manager, NotifySocket, ServiceManager, any_turns
 from aioserve.observe.scoreboard import HEARTBEAT_NS, PHASE, Phase, Scoreboard
 
@@ -155,3 +155,28 @@ def test_a_loop_turns_whose_heart_has_beaten(phase, beat, turns):
     cells = scoreboard.row(1, 0).cells
     cells[PHASE], cells[HEARTBEAT_NS] = phase, int(beat * 1e9)
     assert any_turns((row.snapshot() for row in scoreboard), int(100e9), 30.0) is turns
+
+
+def test_beside_a_new_master_that_serves_the_old_one_is_silent():
+    told = Told(watchdog=30.0)
+    told.at(100.0, SERVING)
+    told.at(101.0, event=HeirStarted(8))
+    told.at(102.0, event=HeirReady())
+    assert (told.at(103.0, STOPPING), told.tick()) == ([], [])
+
+
+def test_when_the_new_master_ends_the_old_one_is_the_main_process_again():
+    told = Told()
+    told.at(101.0, event=HeirStarted(8))
+    told.at(102.0, event=HeirReady())
+    assert told.at(103.0, event=Exited(8, 1, "exited with status 1")) == [
+        {"READY=1", "MAINPID=7", "STATUS=serving; the new master has gone"}
+    ]
+    assert told.at(104.0, STOPPING)
+
+
+def test_a_new_master_that_never_served_changes_nothing():
+    told = Told()
+    told.at(101.0, event=HeirStarted(8))
+    assert told.at(103.0, event=Exited(8, 1, "exited with status 1")) == []
+    assert told.at(104.0, STOPPING)

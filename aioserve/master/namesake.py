@@ -1,0 +1,52 @@
+"""The pid file while there are two masters: an observer that takes it back when the new one has come to nothing."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, final
+
+from aioserve.errors import ConfigError
+from aioserve.master.events import Exited, HeirStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aioserve.master.events import Action, Event
+    from aioserve.system.pidfile import PidFile
+
+log = logging.getLogger("aioserve")
+
+
+@final
+class Namesake:
+    """An ``Observer``. The file has named the new master since that started; it names whoever signals are for."""
+
+    def __init__(self, file: PidFile) -> None:
+        self._file: Final = file
+        self._heir = 0
+
+    @property
+    def wake_at(self) -> float | None:
+        return None
+
+    def tick(self, now: float) -> None:
+        pass
+
+    def saw(self, event: Event, actions: Sequence[Action], now: float) -> None:  # noqa: ARG002 - an observer's signature
+        match event:
+            case HeirStarted():
+                self._heir = event.pid
+            case Exited() if event.pid == self._heir:
+                self._heir = 0
+                self._take_back()
+            case _:
+                pass
+
+    def _take_back(self) -> None:
+        problems = []
+        try:
+            self._file.claim()
+        except ConfigError as error:
+            problems = error.problems
+        for problem in problems:
+            log.error("%s", problem)
