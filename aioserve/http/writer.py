@@ -199,6 +199,10 @@ class ResponseWriter:
         """Say why a message that carries a part of the body cannot come now."""
         raise AppError(f"{kind} was sent {_MISTIMED[self.stage]}")
 
+    def refuse_kind(self, kind: object) -> NoReturn:
+        """Say that there is no message of this kind."""
+        raise AppError(f"a message of type {kind!r} was sent, which is no part of an HTTP response")
+
     def begin_file(self, size: int, *, more: bool) -> bytes:
         """What goes out in front of ``size`` bytes of a file that the caller sends itself, ``size`` being above 0.
 

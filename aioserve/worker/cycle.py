@@ -239,7 +239,7 @@ class Cycle:
             elif kind == "http.response.debug" and kind in self.scope.get("extensions", ()):
                 log.debug("%s: %r", self, message.get("info"))
             else:
-                raise AppError(f"a message of type {kind!r} was sent, which is no part of an HTTP response")
+                self.writer.refuse_kind(kind)
         except AppError as error:
             self._report(error)
             raise

@@ -15,6 +15,7 @@ import errno
 import os
 import stat
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aioserve.errors import AppError, ClientDisconnected
@@ -50,7 +51,7 @@ class Part(NamedTuple):
 def part_of_path(message: Message) -> Iterator[Part]:
     """The whole file that a pathsend names, open. Raises ``AppError``, or ``OSError`` if it cannot be opened."""
     path = message.get("path")
-    if not isinstance(path, (str, os.PathLike)) or not os.path.isabs(path):
+    if not isinstance(path, (str, os.PathLike)) or not Path(path).is_absolute():
         raise AppError(f"http.response.pathsend has the path {path!r}, which is no absolute path")
     # A pipe without a writer would keep the whole loop waiting (fifo(7)).
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

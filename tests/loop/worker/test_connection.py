@@ -58,9 +58,10 @@ async def test_the_scope_says_what_the_request_was(connect):
         "scheme": "http", "path": "/a b", "raw_path": b"/a%20b", "query_string": b"c=d", "root_path": "",
         "headers": [(b"host", b"h"), (b"x-y", b"z")], "client": ("192.0.2.7", 50000), "server": ("192.0.2.1", 80),
         "state": {},
-        "extensions": dict.fromkeys(
-            ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers",
-             "http.response.early_hint", "http.request.trailers"), {}),
+        "extensions": {
+            "http.response.pathsend": {}, "http.response.zerocopysend": {}, "http.response.trailers": {},
+            "http.response.early_hint": {}, "http.request.trailers": {},
+        },
     }  # fmt: skip
 
 
