@@ -17,7 +17,7 @@ from aioserve import surroundings
 from aioserve.accept.reuseport import ReusePort
 from aioserve.accept.shared import Shared
 from aioserve.accept.sockets import SocketOptions
-from aioserve.config.addresses import FdAddress, NamedAddress
+from aioserve.config.addresses import FdAddress, NamedAddress, parse_address
 from aioserve.errors import BindError, BootError, ConfigError
 from aioserve.master.events import Role, Say
 from aioserve.master.machine import CANNOT_START, Machine
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from aioserve.accept.activation import Passed
-    from aioserve.accept.base import Acceptor
+    from aioserve.accept.base import Acceptor, Inherited
     from aioserve.config.tree import Config
     from aioserve.master.channel import Birth
     from aioserve.master.notify import Manager
@@ -109,7 +109,12 @@ def check_extras(config: Config) -> None:
         raise ConfigError(["--reload needs the package watchfiles: install aioserve[reload]"])
 
 
-def choose_acceptor(config: Config, passed: Sequence[Passed] = (), identity: Identity | None = None) -> Acceptor:
+def choose_acceptor(
+    config: Config,
+    passed: Sequence[Passed] = (),
+    identity: Identity | None = None,
+    inherited: Sequence[Inherited] = (),
+) -> Acceptor:
     listen = config.listen
     options = SocketOptions(
         backlog=listen.backlog,
@@ -119,8 +124,10 @@ def choose_acceptor(config: Config, passed: Sequence[Passed] = (), identity: Ide
         passed=passed,
     )
     addresses = listen.addresses()
-    if passed and listen.unsaid:
-        addresses = [FdAddress(one.fd) for one in passed]
+    if listen.unsaid:
+        # What a service manager has passed on, to us or to the master before us.
+        names = dict.fromkeys(one.address for one in inherited if one.address.startswith("fd://"))
+        addresses = [FdAddress(one.fd) for one in passed] or [parse_address(name) for name in names] or addresses
     for one in passed:
         if not {FdAddress(one.fd), NamedAddress(one.name)} & set(addresses):
             log.warning("%s was passed in and no address names it: its clients wait in vain", one)

@@ -1,0 +1,60 @@
+"""Where a server listens, when others have opened sockets for it."""
+
+import os
+import socket
+
+import pytest
+
+from aioserve.accept.activation import Passed
+from aioserve.accept.base import Inherited
+from aioserve.boot import choose_acceptor
+from aioserve.config.load import from_settings
+
+
+@pytest.fixture
+def passed():
+    """Two sockets of a service manager, under one name."""
+    socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    ports = [sock.getsockname()[1] for sock in socks]
+    yield ports, [Passed(sock.detach(), "web") for sock in socks]
+
+
+def opened(config, *given):
+    acceptor = choose_acceptor(config, *given)
+    acceptor.open()
+    addresses = acceptor.addresses()
+    acceptor.close()
+    return addresses
+
+
+def urls(ports):
+    return [f"http://127.0.0.1:{port}" for port in ports]
+
+
+@pytest.mark.parametrize("reuseport", [False, True])
+def test_all_that_was_passed_is_taken_when_no_address_is_given(passed, reuseport):
+    ports, sockets = passed
+    assert opened(from_settings(reuseport=reuseport), sockets) == urls(ports)
+
+
+def test_a_name_takes_all_sockets_of_that_name(passed):
+    ports, sockets = passed
+    assert opened(from_settings(bind=["fd://web"]), sockets) == urls(ports)
+
+
+def test_an_address_that_is_given_is_the_only_one_and_the_rest_is_told(passed, caplog):
+    ports, sockets = passed
+    assert opened(from_settings(bind=[f"fd://{sockets[1].fd}"]), sockets) == urls(ports[1:])
+    assert [record.message for record in caplog.records] == [
+        f"{sockets[0]} was passed in and no address names it: its clients wait in vain"
+    ]
+    os.close(sockets[0].fd)
+
+
+def test_what_the_master_before_us_was_passed_is_taken_over_without_being_named(passed):
+    ports, sockets = passed
+    inherited = [Inherited(fd=one.fd, address=f"fd://{3 + number}", slot=None) for number, one in enumerate(sockets)]
+    acceptor = choose_acceptor(from_settings(), (), None, inherited)
+    acceptor.open(inherited)
+    assert acceptor.addresses() == urls(ports)
+    acceptor.close()
