@@ -105,6 +105,7 @@ class RequestReader:
         "body_limit",
         "feeding",
         "limits",
+        "overrun",
         "pool",
         "rest",
         "sink",
@@ -130,6 +131,8 @@ class RequestReader:
         #: from ``on_request``, where it knows whom the request is for.
         self.body_limit: int = limits.request_body
         self.feeding: bool = False
+        #: The peer has sent more behind the last request that it may send.
+        self.overrun: bool = False
 
     @property
     def head_begun(self) -> bool:
@@ -172,6 +175,7 @@ class RequestReader:
                     self.rest = data
                     return True
                 else:
+                    self.overrun = True
                     return False
                 turns += 1
                 if turns == BURST_LIMIT:
@@ -295,6 +299,8 @@ class RequestReader:
         self._parser = None
         if head.keep_alive and head.plain:
             self.pool.give(parser)
+        elif followed and not head.keep_alive:
+            self.overrun = True
         self.stage = WAIT
         sink.on_request(head)
         if not head.keep_alive:
@@ -349,6 +355,8 @@ class RequestReader:
                 trailers = read_trailers(trailers, self.limits.header_fields)
             elif head.plain and head.keep_alive:
                 self.pool.give(parser)
+            if end < len(data) and not head.keep_alive:
+                self.overrun = True
             self.stage = WAIT
             sink.on_end(trailers)
             if not head.keep_alive:

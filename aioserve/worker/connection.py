@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from aioserve.errors import ClientDisconnected, RequestError
 from aioserve.http.reader import BODY, HEAD, RequestReader
+from aioserve.http.server_fields import plain_response
 from aioserve.http.tables import reason_phrase
-from aioserve.http.writer import ResponseWriter, plain_response
+from aioserve.http.writer import ResponseWriter
 from aioserve.worker.cycle import Cycle
 from aioserve.worker.unsent import has_progressed, unsent_bytes
 from aioserve.worker.waits import Wait
@@ -363,8 +364,10 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close in good order: what was written arrives, whatever the client is still sending."""
-        unread = self.reader.stage is BODY or self.reader.rest != b""
-        self.reader.close()
+        reader = self.reader
+        # RFC 9112 9.6: what is still coming would be answered with a reset, which may destroy the last answer.
+        unread = reader.stage is BODY or reader.rest != b"" or reader.overrun
+        reader.close()
         if unread:
             self._linger()
         elif self._transport is not None:

@@ -208,6 +208,15 @@ def test_client_that_sends_more_behind_connection_close_reads_its_answer_and_no_
     assert client.rest() == b""
 
 
+@pytest.mark.parametrize("request_", [b"GET / HTTP/1.0\r\n\r\n", POST % (b"/echo", 4) + b"abcd"], ids=["head", "body"])
+def test_megabytes_behind_the_last_request_do_not_end_in_a_reset(client, request_):
+    request_ = request_.replace(b"content-length", b"connection: close\r\ncontent-length")
+    client.sock.sendall(request_ + bytes(TOO_MUCH))
+
+    assert client.response().status == 200
+    assert client.sock.recv(1) == b""
+
+
 def test_http_1_0_client_that_sends_more_reads_its_answer(client):
     client.send(b"GET /early?60 HTTP/1.0\r\n\r\n")
     send_all_of(client, bytes(TOO_MUCH))
