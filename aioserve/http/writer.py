@@ -37,7 +37,8 @@ from aioserve.http.tables import (
 
 if TYPE_CHECKING:
     from aioserve.http.head import Head, RequestLine
-    from aioserve.types import Header, Message
+    from aioserve.http.server_fields import ServerFields
+    from aioserve.types import Message
 
 #: A response with one of these statuses has no content. Of a 205 that has to be said, since it is framed like any
 #: other (9110 15.3.6; 9112 6.3).
@@ -91,40 +92,6 @@ _MISTIMED: Final = {
     Stage.FILE: "while a file is being sent; await that send() first",
     Stage.TRAILERS: "after the body was complete",
 }
-
-
-@final
-class ServerFields:
-    """What the server adds to each response: Date (9110 6.6.1), Server, the fields of ``--header``, a good-bye.
-
-    Shared by all writers of a loop.
-    """
-
-    __slots__ = ("_date", "_dated", "_extra", "_server", "block", "closing")
-
-    def __init__(self, *, server: bytes | None, extra: list[Header]) -> None:
-        self._date: bytes | None = None
-        # What the operator sets takes the place of what the server would say.
-        names = {name.lower() for name, _ in extra}
-        self._server: bytes | None = None if b"server" in names else server
-        self._dated: bool = b"date" not in names
-        self._extra: list[Header] = extra
-        #: Every response is the last of its connection and says so.
-        self.closing: bool = False
-        #: All fields, in the form in which they stand in a head. The writer reads this.
-        self.block: bytes = self.without(())
-
-    def set_date(self, date: bytes | None) -> None:
-        """Renew the Date, an IMF-fixdate (9110 5.6.7), at least once a second; None sends none."""
-        self._date = date if self._dated else None
-        self.block = self.without(())
-
-    def without(self, given: tuple[bytes, ...]) -> bytes:
-        """The block less the fields that the application has ``given`` itself."""
-        fields = [(b"date", self._date), (b"server", self._server), *self._extra]
-        return b"".join(
-            name + b": " + value + b"\r\n" for name, value in fields if value is not None and name.lower() not in given
-        )
 
 
 @final
@@ -433,20 +400,3 @@ def as_bytes(body: Any) -> bytes:
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
     raise AppError(f"http.response.body has a body of type {type(body).__name__}, not bytes")
-
-
-def plain_response(status: int, text: str, fields: ServerFields, *, head_request: bool = False) -> bytes:
-    """A complete response of the server's own, in text, after which the connection closes."""
-    body = b"" if head_request else text.encode() + b"\n"
-    retry = b"retry-after: 1\r\n" if status == 503 else b""
-    return b"".join(
-        (
-            STATUS_LINES[status],
-            b"content-type: text/plain; charset=utf-8\r\n",
-            b"content-length: %d\r\n" % (len(text.encode()) + 1),
-            retry,
-            fields.block,
-            b"connection: close\r\n\r\n",
-            body,
-        )
-    )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 from aioserve.errors import BootError
 from aioserve.http.forwarded import TrustedProxies, rewrite
 from aioserve.http.parser import ParserPool
-from aioserve.http.writer import ServerFields
+from aioserve.http.server_fields import ServerFields
 from aioserve.observe.scoreboard import (
     CONNECTIONS,
     CONNECTIONS_TOTAL,

@@ -9,8 +9,9 @@ import pytest
 
 from aioserve.errors import AppError
 from aioserve.http.head import Head, read_line
+from aioserve.http.server_fields import ServerFields
 from aioserve.http.tables import STATUS_LINES
-from aioserve.http.writer import ResponseWriter, ServerFields
+from aioserve.http.writer import ResponseWriter
 
 DATE = b"Mon, 23 Nov 2026 12:00:00 GMT"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from aioserve.http.head import interpret
-from aioserve.http.writer import DONE, ResponseWriter, ServerFields
+from aioserve.http.server_fields import ServerFields
+from aioserve.http.writer import DONE, ResponseWriter
 from tests.bench.micro.requests import TEN_KIB
 
 HOST = (b"host", b"127.0.0.1:8000")

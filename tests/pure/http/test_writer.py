@@ -6,7 +6,8 @@ import pytest
 
 from aioserve.errors import AppError
 from aioserve.http.head import Head, read_line
-from aioserve.http.writer import DONE, ResponseWriter, ServerFields, Stage, plain_response
+from aioserve.http.server_fields import ServerFields, plain_response
+from aioserve.http.writer import DONE, ResponseWriter, Stage
 
 DATE = b"Mon, 23 Nov 2026 12:00:00 GMT"
 
