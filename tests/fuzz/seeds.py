@@ -19,12 +19,21 @@ FOLDER = Path(__file__).parent / "seeds"
 
 def load(target: str) -> list[bytes]:
     """All seeds of ``target``."""
-    kept = [read(line) for line in (FOLDER / f"{target}.txt").read_text("ascii").splitlines()]
-    return [*kept, *(case.raw for case in wire.cases())] if target == "reader" else kept
+    return [*given(target), *kept(target)]
+
+
+def given(target: str) -> list[bytes]:
+    """Those that are there for another purpose."""
+    return [case.raw for case in wire.cases()] if target == "reader" else []
+
+
+def kept(target: str) -> list[bytes]:
+    """Those that fuzzing has found or begun with."""
+    return [read(line) for line in (FOLDER / f"{target}.txt").read_text("ascii").splitlines()]
 
 
 def save(target: str, inputs: list[bytes]) -> None:
-    """Replace the seeds of ``target``, the shortest first, so that a change of the file is easy to read."""
+    """Replace the kept seeds of ``target``, the shortest first, so that a change of the file is easy to read."""
     lines = [write(data) for data in sorted(set(inputs), key=lambda data: (len(data), data))]
     (FOLDER / f"{target}.txt").write_text("".join(f"{line}\n" for line in lines), "ascii")
 
