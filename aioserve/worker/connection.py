@@ -10,15 +10,14 @@ What it may wait for, for how long and what happens then is said in ``waits``.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import struct
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
-from aioserve.errors import ClientDisconnected, RequestError
+from aioserve.errors import RequestError
 from aioserve.http.reader import BODY, HEAD, RequestReader
 from aioserve.http.server_fields import plain_response
 from aioserve.http.tables import reason_phrase
@@ -28,7 +27,7 @@ from aioserve.worker.unsent import has_progressed, unsent_bytes
 from aioserve.worker.waits import Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from aioserve.accept.base import Listener
     from aioserve.http.head import Head
@@ -261,6 +260,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     @property
+    def transport(self) -> asyncio.Transport | None:
+        """None once the connection is lost."""
+        return self._transport
+
+    @property
     def closing(self) -> bool:
         """Whether what is written now may never arrive."""
         return self._transport is None or self._transport.is_closing()
@@ -294,44 +298,6 @@ class Connection(asyncio.Protocol):
         """The application has returned because it was told that the client is gone."""
         self._release(cycle, gone=True)
         self.close()
-
-    async def flushed(self) -> bool:
-        """Wait until the transport holds nothing back; whether the socket then takes bytes from others (sendfile)."""
-        transport = self._transport
-        if transport is None:
-            return False
-        transport.set_write_buffer_limits(high=0)
-        try:
-            while self.write_resumed is not None:
-                await self.write_resumed.wait()
-        finally:
-            if self._transport is not None:
-                transport.set_write_buffer_limits()
-        return transport.get_extra_info("socket") is not None and transport.get_extra_info("sslcontext") is None
-
-    @contextmanager
-    def socket_copy(self) -> Iterator[int]:
-        """A descriptor of the same socket, for a while. Raises ``ClientDisconnected`` if there is none any more."""
-        if self._transport is None:
-            raise ClientDisconnected("the client has closed the connection")
-        copy = os.dup(self._transport.get_extra_info("socket").fileno())
-        try:
-            yield copy
-        finally:
-            os.close(copy)
-
-    async def writable(self, copy: int) -> None:
-        """Wait until the socket behind ``copy`` takes bytes, the connection is lost, or write_timeout resets it."""
-        loop = self.server.loop
-        self.pause_writing()
-        resumed = self.write_resumed
-        if self._transport is None or resumed is None:
-            return
-        loop.add_writer(copy, self.resume_writing)
-        try:
-            await resumed.wait()
-        finally:
-            loop.remove_writer(copy)
 
     def await_body(self) -> None:
         """More of the body is wanted from now on."""

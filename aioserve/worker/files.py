@@ -112,7 +112,7 @@ async def send_part(cycle: Cycle, connection: Connection, part: Part) -> None:
     writer = cycle.writer
     connection.write(writer.begin_file(part.size, more=part.more))
     if not writer.bodiless:
-        sendable = await connection.flushed()
+        sendable = await _flushed(connection)
         if cycle.gone:
             raise ClientDisconnected("the client has closed the connection")
         offset = await _by_kernel(cycle, connection, part) if sendable else part.offset
@@ -126,13 +126,12 @@ async def send_part(cycle: Cycle, connection: Connection, part: Part) -> None:
 async def _by_kernel(cycle: Cycle, connection: Connection, part: Part) -> int:
     """Send as far as the kernel can; the offset of what is left."""
     offset, end = part.offset, part.offset + part.size
-    # A descriptor of our own: the loop does not let anybody else wait for the transport's.
-    with connection.socket_copy() as out:
+    with _socket_copy(connection) as out:
         while offset < end:
             try:
                 sent = os.sendfile(out, part.descriptor, offset, min(end - offset, PIECE))
             except BlockingIOError:
-                await connection.writable(out)
+                await _writable(connection, out)
             except OSError as error:
                 if error.errno in _NOT_POSSIBLE:
                     return offset
@@ -156,9 +155,50 @@ async def _by_hand(cycle: Cycle, connection: Connection, part: Part, offset: int
         offset += len(data)
         cycle.writer.sent += len(data)
         connection.write(data)
-        await connection.flushed()
+        await _flushed(connection)
         if cycle.gone:
             raise ClientDisconnected("the client has closed the connection")
+
+
+async def _flushed(connection: Connection) -> bool:
+    """Wait until the transport holds nothing back; whether the socket then takes bytes from the kernel."""
+    transport = connection.transport
+    if transport is None:
+        return False
+    transport.set_write_buffer_limits(high=0)
+    try:
+        while connection.write_resumed is not None:
+            await connection.write_resumed.wait()
+    finally:
+        if connection.transport is not None:
+            transport.set_write_buffer_limits()
+    return transport.get_extra_info("socket") is not None and transport.get_extra_info("sslcontext") is None
+
+
+@contextmanager
+def _socket_copy(connection: Connection) -> Iterator[int]:
+    """A descriptor of our own for the same socket: the loop lets nobody else wait for the transport's."""
+    if connection.transport is None:
+        raise ClientDisconnected("the client has closed the connection")
+    copy = os.dup(connection.transport.get_extra_info("socket").fileno())
+    try:
+        yield copy
+    finally:
+        os.close(copy)
+
+
+async def _writable(connection: Connection, copy: int) -> None:
+    """Wait until the socket behind ``copy`` takes bytes, the connection is lost, or write_timeout resets it."""
+    loop = connection.server.loop
+    connection.pause_writing()
+    resumed = connection.write_resumed
+    if connection.transport is None or resumed is None:
+        return
+    loop.add_writer(copy, connection.resume_writing)
+    try:
+        await resumed.wait()
+    finally:
+        loop.remove_writer(copy)
 
 
 def _refuse_shrunk(part: Part, sent: int, *, at_end: bool | None = None) -> None:
