@@ -23,6 +23,7 @@ from aioserve.http.server_fields import plain_response
 from aioserve.http.tables import reason_phrase
 from aioserve.http.writer import ResponseWriter
 from aioserve.worker.cycle import Cycle
+from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.unsent import has_progressed, unsent_bytes
 from aioserve.worker.waits import Wait
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from aioserve.accept.base import Listener
     from aioserve.http.head import Head
-    from aioserve.types import Address, Header
+    from aioserve.types import Header
     from aioserve.worker.deadlines import Timed
     from aioserve.worker.server import Server
 
@@ -58,15 +59,12 @@ class Connection(asyncio.Protocol):
     """Made by the loop's listener for each connection."""
 
     __slots__ = (
-        "_anonymous",
-        "_client",
         "_discarded",
-        "_extensions",
-        "_local",
+        "_listener",
         "_paused",
+        "_peer",
         "_queued",
         "_queued_since",
-        "_scheme",
         "_since",
         "_transport",
         "_unstarted",
@@ -88,16 +86,12 @@ class Connection(asyncio.Protocol):
         #: Set again once the client reads; None while it does.
         self.write_resumed: asyncio.Event | None = None
         self.bucket: set[Timed] | None = None
-        self._scheme: str = listener.scheme
-        # What only this connection's scopes say beside all others.
-        self._extensions: dict[str, dict[str, object]] | None = None
+        self._listener: Listener = listener
+        # Asked for when the first request comes.
+        self._peer: Peer | None = None
         self._transport: asyncio.Transport | None = None
         # The body of the request is being parsed for the first time; its application starts after that.
         self._unstarted: bool = False
-        self._client: Address | None = None
-        # Relayed by a load balancer for somebody whom it cannot name.
-        self._anonymous: bool = False
-        self._local: tuple[str, int | None] | None = listener.server
         self._waiting: Wait = Wait.FIRST
         self._since: float = server.deadlines.now
         self._paused: bool = False
@@ -114,27 +108,10 @@ class Connection(asyncio.Protocol):
         server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
         server.connection_opened()
 
-    def take_over(
-        self,
-        transport: asyncio.Transport,
-        *,
-        client: Address | None,
-        anonymous: bool,
-        local: tuple[str, int | None] | None,
-        scheme: str,
-        extensions: dict[str, dict[str, object]] | None,
-    ) -> None:
-        """Instead of ``connection_made``: another protocol has opened this connection and read what came first.
-
-        None for ``client`` or ``local`` is the transport's own address. What an ``anonymous`` client forwards is not
-        believed, whoever is at the other end.
-        """
+    def take_over(self, transport: asyncio.Transport, peer: Peer) -> None:
+        """Instead of ``connection_made``: another protocol has opened this connection and read what came first."""
         self._transport = transport
-        self._client = client
-        self._anonymous = anonymous
-        self._local = local or self._local
-        self._scheme = scheme
-        self._extensions = extensions
+        self._peer = peer
         server = self.server
         server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
 
@@ -191,32 +168,33 @@ class Connection(asyncio.Protocol):
             server.rejected += 1
             raise RequestError(503, "the server is busy")
         self._waiting = NOTHING
-        if self._client is None:
-            self._ask_addresses(transport)
+        peer = self._peer
+        if peer is None:
+            peer = self._peer = peer_of(transport, self._listener)
         line = head.line
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": line.http_version,
             "method": line.method,
-            "scheme": self._scheme,
+            "scheme": peer.scheme,
             "path": line.path,
             "raw_path": line.raw_path,
             "query_string": line.query,
             "root_path": "",
             "headers": head.headers,
-            "client": self._client,
-            "server": self._local,
+            "client": peer.client,
+            "server": peer.local,
             "extensions": server.extensions.copy(),
         }
-        if self._extensions is not None:
-            scope["extensions"].update({name: {**said} for name, said in self._extensions.items()})
+        if peer.extensions is not None:
+            scope["extensions"].update({name: {**said} for name, said in peer.extensions.items()})
         if head.forwarded:
-            if server.trusts(self._client) and not self._anonymous:
+            if server.trusts(peer.client) and not peer.anonymous:
                 if line.secure:
                     scope["scheme"] = "https"
                 server.rewrite(scope)
-            elif line.secure and self._scheme == "http":
+            elif line.secure and peer.scheme == "http":
                 raise RequestError(421, "the request target names https, and this connection is not secured")
         mount = server.enter(scope)
         writer = ResponseWriter(server.fields, head)
@@ -370,10 +348,10 @@ class Connection(asyncio.Protocol):
 
     @property
     def client(self) -> str:
-        """The client's address as the log names it."""
-        if self._client is None and self._transport is not None:
-            self._ask_addresses(self._transport)
-        return f"{self._client[0]}:{self._client[1]}" if self._client else "unix"
+        """The client as the log names it."""
+        if self._peer is None and self._transport is not None:
+            self._peer = peer_of(self._transport, self._listener)
+        return str(self._peer)
 
     def _start(self, cycle: Cycle) -> None:
         """Run the application, as far as it goes without waiting where tasks can be eager."""
@@ -441,15 +419,6 @@ class Connection(asyncio.Protocol):
         self._since = server.deadlines.now
         if self._transport is not None:
             server.deadlines.file(self, self._since + server.waits[wait])
-
-    def _ask_addresses(self, transport: asyncio.Transport) -> None:
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, (tuple, list)) and len(peer) >= 2:
-            self._client = (peer[0], peer[1])
-        if self._local is None:
-            local = transport.get_extra_info("sockname")
-            if isinstance(local, (tuple, list)) and len(local) >= 2:
-                self._local = (local[0], local[1])
 
     def _refuse(self, error: RequestError) -> None:
         """Answer a request that cannot be served, and close."""

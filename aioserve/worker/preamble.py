@@ -29,6 +29,7 @@ from aioserve.errors import PreambleError
 from aioserve.http.forwarded import TrustedProxies
 from aioserve.http.proxy_protocol import Command, Mode, PreambleReader
 from aioserve.worker.connection import Connection
+from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.waits import Wait
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ class Reception:
         """The protocol of a new connection."""
         return Introduction(self, listener)
 
-    def admits(self, peer: Address | None) -> bool:
-        """Whether ``peer`` (None: of a unix socket) may speak for others; says so in the log if not."""
-        if self._speakers.trusts(peer[0] if peer else None):
+    def admits(self, peer: Peer) -> bool:
+        """Whether ``peer`` may speak for others; says so in the log if not."""
+        if self._speakers.trusts(peer.client[0] if peer.client else None):
             return True
         self._strangers += 1
         now = self.server.loop.time()
@@ -82,7 +83,7 @@ class Reception:
             log.info(
                 "%s - closed: it may not send PROXY headers, --proxy-protocol-from names %s; add its address if it is "
                 "your load balancer, and let nobody else connect here (%d closed since the last line like this)",
-                spell(peer),
+                peer,
                 self._names,
                 self._strangers,
             )
@@ -111,7 +112,7 @@ class Introduction(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         server = self._reception.server
         server.connection_opened()
-        if self._reception.admits(peer_of(self._transport)):
+        if self._reception.admits(peer_of(self._transport, self._listener)):
             server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
         else:
             self.abort()
@@ -170,7 +171,7 @@ class Introduction(asyncio.Protocol):
     def _refuse(self, reason: str) -> None:
         """Close without an answer: the peer is no HTTP client, and is told soonest by its connection's end."""
         if self._transport is not None and not self._transport.is_closing():
-            log.info("%s - closed: %s", spell(peer_of(self._transport)), reason)
+            log.info("%s - closed: %s", peer_of(self._transport, self._listener), reason)
             self.abort()
 
     def _hand_over(self, transport: asyncio.Transport, preamble: Preamble) -> None:
@@ -179,28 +180,19 @@ class Introduction(asyncio.Protocol):
         server.deadlines.forget(self)
         self._transport = None
         client = _tcp(preamble.source)
-        connection = Connection(server, self._listener)
-        connection.take_over(
-            transport,
-            client=client,
-            anonymous=client is None and preamble.command is Command.PROXY,
-            local=_tcp(preamble.destination),
-            scheme=self._listener.scheme if preamble.facts.tls is None else "https",
+        balancer = peer_of(transport, self._listener)
+        peer = Peer(
+            client or balancer.client,
+            _tcp(preamble.destination) or balancer.local,
+            balancer.scheme if preamble.facts.tls is None else "https",
             extensions=extensions(preamble.facts),
+            anonymous=client is None and preamble.command is Command.PROXY,
         )
+        connection = Connection(server, self._listener)
+        connection.take_over(transport, peer)
         transport.set_protocol(connection)
         if self._reader.rest:
             connection.data_received(self._reader.rest)
-
-
-def peer_of(transport: asyncio.Transport) -> Address | None:
-    """The address at the other end, None for a unix socket."""
-    peer = transport.get_extra_info("peername")
-    return (peer[0], peer[1]) if isinstance(peer, (tuple, list)) and len(peer) >= 2 else None
-
-
-def spell(peer: Address | None) -> str:
-    return f"{peer[0]}:{peer[1]}" if peer else "unix"
 
 
 def _tcp(endpoint: Endpoint | None) -> Address | None:
