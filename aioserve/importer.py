@@ -40,7 +40,14 @@ def load_app(target: str, *, factory: bool, app_dir: str) -> object:
     module_name, attribute = _split(target)
     # Not resolved: where a deploy moves a symbolic link, the next worker must follow it.
     place = Path(app_dir).absolute()
-    if not place.is_dir():
+    try:
+        there = place.is_dir()
+    except PermissionError:
+        raise BootError(
+            f"cannot import {module_name!r}: user {os.geteuid()} may not enter the directory {place}; let it, or name "
+            "another (--app-dir, --user)"
+        ) from None
+    if not there:
         raise BootError(f"cannot import {module_name!r}: there is no directory {place} (--app-dir)")
     if sys.path[:1] != [str(place)]:
         sys.path.insert(0, str(place))

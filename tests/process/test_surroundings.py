@@ -9,6 +9,7 @@ import resource
 import signal
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -42,12 +43,14 @@ IMPORTED = os.getpid()
 
 
 @pytest.fixture
-def place(tmp_path):
+def place():
     """A directory that everybody can read, with an application that tells who it is."""
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    (tmp_path / "tells.py").write_text(TELLS)
-    return tmp_path
+    # Not tmp_path: pytest keeps what is above it for its own user.
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        path.chmod(0o755)
+        (path / "tells.py").write_text(TELLS)
+        yield path
 
 
 def told(server):
@@ -155,6 +158,14 @@ def test_a_number_without_an_entry_will_do(place):
     with Served("tells:app", "--user", "54321", "--group", "54322", cwd=place) as server:
         who = told(server)
         assert (who["uid"], who["gid"], who["groups"]) == (54321, 54322, [54322])
+
+
+@needs_root
+def test_a_directory_that_the_user_may_not_enter_ends_with_3_and_says_so(place):
+    place.chmod(0o700)
+    with Served("tells:app", "--app-dir", place / "inner", "--user", "nobody", ready=False) as server:
+        assert server.wait() == 3
+    assert f"user {NOBODY.pw_uid} may not enter the directory {place}/inner" in server.log()
 
 
 @needs_root
