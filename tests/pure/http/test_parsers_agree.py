@@ -20,7 +20,7 @@ from tests.fuzz.agreement import DIFFERENCES, TIGHT, check_agreement, check_cut,
 
 EXAMPLES = int(os.environ.get("AIOSERVE_EXAMPLES", "0"))
 
-few = settings(max_examples=EXAMPLES or 200, derandomize=not EXAMPLES, deadline=None, database=None)
+few = settings(max_examples=EXAMPLES or 150, derandomize=not EXAMPLES, deadline=None, database=None)
 
 #: By kind of token, what a well-formed request has there.
 GOOD = {
