@@ -1,7 +1,7 @@
 """A process that serves: the worker that a master has forked, or the one process of ``--accept single``.
 
-The application is imported before the loop starts and before signal handlers exist: a process that is told to end
-while it imports simply ends.
+The application is imported before the loop starts. A worker that is told to end meanwhile has no handler and simply
+ends; a single process ends cleanly (``early``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from aioserve.errors import BootError
 from aioserve.observe.access import open_access_log
 from aioserve.observe.log import reopen
 from aioserve.worker.assemble import assemble
+from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.lag import LagWatch
 from aioserve.worker.loops import new_loop
 from aioserve.worker.recycling import Recycling
@@ -88,6 +89,7 @@ def run_worker(
 
 def run_single(config: Config, listeners: Sequence[Listener], *, on_ready: Callable[[], None]) -> int:
     """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status."""
+    early = Early()
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
         loop.add_signal_handler(signal.SIGTERM, stop.insist)
@@ -96,9 +98,14 @@ def run_single(config: Config, listeners: Sequence[Listener], *, on_ready: Calla
         loop.add_signal_handler(
             signal.SIGHUP, log.warning, "SIGHUP: there is no master here to reload; restart instead"
         )
+        if early.settle():
+            stop.gracefully()
 
     try:
-        _run(config, listeners, row=None, prepare=prepare, on_ready=on_ready)
+        with early:
+            _run(config, listeners, row=None, prepare=prepare, on_ready=on_ready)
+    except StoppedEarly:
+        log.info("%s: stopped before the application was imported", early.came.name if early.came else "a signal")
     except BootError as error:
         log.critical("%s", error)
         if error.detail:

@@ -54,8 +54,10 @@ class Stop:
         now = asyncio.get_running_loop().time()
         if not self.requested.is_set():
             self._since = now
+            log.info("stopping; a second signal stops at once")
             self.gracefully()
-        elif now >= self._since + SAME_WISH:
+        elif now >= self._since + SAME_WISH and not self.quick.is_set():
+            log.info("stopping at once")
             self.quickly()
 
 
