@@ -26,7 +26,7 @@ from aioserve.config.values import nearest
 from aioserve.errors import BootError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping, Sequence
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
     from aioserve.config.files import Read
     from aioserve.config.tree import Config
@@ -330,6 +330,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
     if instruction := os.environ.get("_AIOSERVE_COMPLETE"):
         sys.exit(shell_complete(make_command(), {}, "aioserve", "_AIOSERVE_COMPLETE", instruction))
+    environ, directory = dict(os.environ), Path.cwd()
     try:
         call = parse(sys.argv[1:] if argv is None else argv)
         loaded = configure(call, os.environ, lambda path: Path(path).read_bytes())
@@ -343,16 +344,41 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(0)
     for note in loaded.notes:
         click.echo(f"aioserve: note: {note}", err=True)
-    sys.exit(_act(loaded.config, check_only=call.check_config))
+    sys.exit(_act(call, loaded.config, environ, directory))
 
 
-def _act(config: Config, *, check_only: bool) -> int:
-    """Check or serve; the exit status."""
+def rereader(
+    call: Invocation, environ: Mapping[str, str], directory: Path, live: MutableMapping[str, str]
+) -> Callable[[], Config]:
+    """Reads all layers again: argv and the variables of the start, the files as they are now.
+
+    ``live`` is the environment of the application: it has the variables of --env-file, which may be others by now.
+    """
+    added = {name for name in live if name not in environ}
+
+    def reread() -> Config:
+        nonlocal added
+        fresh = dict(environ)
+        config = configure(call, fresh, lambda path: (directory / path).read_bytes()).config
+        now = {name: value for name, value in fresh.items() if name not in environ}
+        for name in added - now.keys():
+            live.pop(name, None)
+        live.update(now)
+        added = set(now)
+        return config
+
+    return reread
+
+
+def _act(call: Invocation, config: Config, environ: Mapping[str, str], directory: Path) -> int:
+    """Check or serve; the exit status. ``environ`` and ``directory`` are those of the start."""
     from aioserve.boot import check, run
+    from aioserve.master.upgrade import Origin
 
     try:
-        if not check_only:
-            return run(config)
+        if not call.check_config:
+            origin = Origin(sys.executable, tuple(sys.orig_argv), dict(environ), str(directory))
+            return run(config, origin=origin, reread=rereader(call, environ, directory, os.environ))
         check(config)
     except ConfigError as error:
         click.echo(report(error), err=True)

@@ -348,7 +348,7 @@ class Config:
     limit: Annotated[Limit, Doc("Limits (sizes: 8190, 64KiB, 1MiB)")] = field(default_factory=Limit)
     proxy: Annotated[Proxy, Doc("Behind a proxy")] = field(default_factory=Proxy)
     log: Annotated[Log, Doc("Logging")] = field(default_factory=Log)
-    reload: Annotated[Reload, Doc("Reloading during development")] = field(default_factory=Reload)
+    reload: Annotated[Reload, Doc("Reloading during development", restart=True)] = field(default_factory=Reload)
     hooks: Annotated[Hooks, Doc("Hooks (short functions, called with what has happened)")] = field(
         default_factory=Hooks
     )

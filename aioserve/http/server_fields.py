@@ -44,7 +44,6 @@ class ServerFields:
         )
 
 
-
 def plain_response(status: int, text: str, fields: ServerFields, *, head_request: bool = False) -> bytes:
     """A complete response of the server's own, in text, after which the connection closes."""
     body = b"" if head_request else text.encode() + b"\n"

@@ -1,4 +1,4 @@
-"""The pid file while there are two masters: an observer that takes it back when the new one has come to nothing."""
+"""The pid file while there are two masters: it names the new one, and ``FILE.oldbin`` the old one, as with nginx."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import logging
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.errors import ConfigError
-from aioserve.master.events import Exited, HeirStarted
+from aioserve.master.events import Exited, HeirStarted, Quit
+from aioserve.system.pidfile import PidFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aioserve.master.events import Action, Event
-    from aioserve.system.pidfile import PidFile
 
 log = logging.getLogger("aioserve")
 
@@ -23,6 +23,7 @@ class Namesake:
 
     def __init__(self, file: PidFile) -> None:
         self._file: Final = file
+        self._old: Final = PidFile(f"{file.path}.oldbin")
         self._heir = 0
 
     @property
@@ -36,17 +37,22 @@ class Namesake:
         match event:
             case HeirStarted():
                 self._heir = event.pid
+                _claim(self._old)
             case Exited() if event.pid == self._heir:
                 self._heir = 0
-                self._take_back()
+                self._old.release()
+                _claim(self._file)
             case _:
                 pass
+        if any(isinstance(action, Quit) for action in actions):
+            self._old.release()
 
-    def _take_back(self) -> None:
-        problems = []
-        try:
-            self._file.claim()
-        except ConfigError as error:
-            problems = error.problems
-        for problem in problems:
-            log.error("%s", problem)
+
+def _claim(file: PidFile) -> None:
+    problems = []
+    try:
+        file.claim()
+    except ConfigError as error:
+        problems = error.problems
+    for problem in problems:
+        log.error("%s", problem)

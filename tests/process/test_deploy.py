@@ -9,8 +9,8 @@ import sys
 import pytest
 import yaml
 
-from aioserve.boot import KILL_MARGIN
 from aioserve.config.tree import Config
+from aioserve.supervise import KILL_MARGIN
 from tests.process.servers import REPO
 
 UNIT = REPO / "deploy" / "aioserve.service"

@@ -18,11 +18,12 @@ def test_what_belongs_to_workers_is_applied():
 
 
 def test_what_belongs_to_the_master_stays_until_a_restart():
-    renewed = renew(from_settings(port=8000), from_settings(port=8001, accept="reuseport"))
+    renewed = renew(from_settings(port=8000), from_settings(port=8001, accept="reuseport", reload=True))
     assert renewed.config == from_settings(port=8000)
     assert renewed.postponed == (
         "listen.port = 8001 needs a restart; until then it is 8000",
         'process.accept = "reuseport" needs a restart; until then it is "shared"',
+        "reload.enabled = true needs a restart; until then it is false",
     )
 
 

@@ -1,0 +1,213 @@
+"""From a configuration to a master with its workers: the roles, the numbers, what runs in each child, who looks on.
+
+A generation has a configuration of its own: HUP reads it again, and what the workers do follows. What belongs to the
+master itself (addresses, the accept pattern, the user) stays as it is until a restart, and is said to.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+from aioserve import surroundings
+from aioserve.config.renew import renew
+from aioserve.errors import BootError
+from aioserve.master.events import Role, Say
+from aioserve.master.machine import CANNOT_START, Machine
+from aioserve.master.namesake import Namesake
+from aioserve.master.notify import NotifySocket, ServiceManager, any_turns
+from aioserve.master.shell import Generation, Master
+from aioserve.master.slots import Policy, RoleSpec
+from aioserve.master.turns import TurningPoints
+from aioserve.master.watcher import run_watcher
+from aioserve.observe import log as logs
+from aioserve.observe.scoreboard import Scoreboard
+from aioserve.system import hooks
+from aioserve.system.hooks import Moment
+from aioserve.system.process import end_with_parent
+from aioserve.worker.main import run_worker
+from aioserve.worker.preload import preload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aioserve.accept.base import Acceptor
+    from aioserve.config.tree import Config
+    from aioserve.master.channel import Birth
+    from aioserve.master.notify import Manager
+    from aioserve.master.observer import Observer
+    from aioserve.master.upgrade import Origin, Predecessor
+    from aioserve.system.hooks import Hook
+    from aioserve.system.identity import Identity
+    from aioserve.system.pidfile import PidFile
+    from aioserve.worker.applications import Applications
+
+log = logging.getLogger("aioserve")
+
+#: A reload with --preload would look as if it had loaded new code.
+NO_RELOAD: Final = "--preload keeps the application that was imported at the start; send USR2 to load a new one"
+
+#: Seconds on top of the lifespan's shutdown that a worker has between the end of its grace time and KILL: cancelled
+#: applications clean up, the access log is written.
+KILL_MARGIN: Final = 8.0
+
+#: Loops beat twice a second at least, whatever the settings; less than two beats is nothing to be killed for. Seconds.
+SHORTEST_LIMIT: Final = 1.0
+
+#: The scoreboard is made before the first fork, so this is how far TTIN and HUP can go: twice the start, or this many.
+ROOM: Final = 64
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How this master came about, beside its configuration."""
+
+    origin: Origin
+    #: Reads the configuration again; raises ``ConfigError``.
+    reread: Callable[[], Config]
+    manager: Manager | None = None
+    identity: Identity | None = None
+    pid_file: PidFile | None = None
+    predecessor: Predecessor | None = None
+
+
+def supervise(config: Config, acceptor: Acceptor, start: Start) -> int:
+    """Serve until stopped; the exit status."""
+    return _Server(config, acceptor, start).run()
+
+
+@final
+class _Server:
+    def __init__(self, config: Config, acceptor: Acceptor, start: Start) -> None:
+        self._config = config
+        self._acceptor: Final = acceptor
+        self._start: Final = start
+        self._pid: Final = os.getpid()
+        self._hooks: Final = _load_hooks(config)
+        self._applications: Final[Applications | None] = preload(config) if config.process.preload else None
+
+    def run(self) -> int:
+        config, start = self._config, self._start
+        workers = config.process.workers
+        specs = [RoleSpec(role=Role.WORKER, slots=workers, reloads=True, required=True, most=max(2 * workers, ROOM))]
+        if config.reload.enabled:
+            specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
+        scoreboard = Scoreboard(sum(spec.room for spec in specs))
+        first = self._generation(config)
+        run_hook(self._hooks, "on_master_start")
+        return Master(
+            machine=Machine(specs, first.policy, shared=start.predecessor is not None),
+            child=first.child,
+            renew=self._renew,
+            acceptor=self._acceptor,
+            scoreboard=scoreboard,
+            log=say,
+            reopen_logs=self._reopen_logs,
+            observers=self._observers(scoreboard),
+            origin=start.origin,
+            predecessor=start.predecessor,
+        ).run()
+
+    def _generation(self, config: Config) -> Generation:
+        timeout = config.timeout
+        policy = Policy(
+            boot_timeout=timeout.boot,
+            worker_limit=max(timeout.worker, SHORTEST_LIMIT) if timeout.worker else 0.0,
+            drain_delay=timeout.drain_delay,
+            grace=timeout.graceful_shutdown,
+            margin=timeout.lifespan_shutdown + KILL_MARGIN,
+            linger=self._acceptor.linger,
+            boot_failure_ends=not config.reload.enabled,
+            no_reload=NO_RELOAD if config.process.preload else "",
+        )
+
+        def child(birth: Birth) -> int:
+            return self._be_child(config, birth)
+
+        return Generation(child, config.process.workers, policy)
+
+    def _renew(self) -> Generation:
+        """Read the configuration again. Raises ``ConfigError``, and then nothing has changed."""
+        wanted = surroundings.count_workers(self._start.reread())
+        renewed = renew(self._config, wanted)
+        if renewed.config.log != self._config.log:
+            logs.configure(renewed.config.log)
+        self._config = renewed.config
+        for line in renewed.applied:
+            log.info("the configuration has changed: %s", line)
+        for line in renewed.postponed:
+            log.warning("the configuration has changed: %s", line)
+        return self._generation(renewed.config)
+
+    def _be_child(self, config: Config, birth: Birth) -> int:
+        # Until the user is changed, which clears it, and again from then on.
+        end_with_parent(self._pid)
+        try:
+            surroundings.settle_in(self._start.identity)
+            end_with_parent(self._pid)
+            if birth.role is Role.WATCHER:
+                return run_watcher(config.reload, config.app.dir, birth)
+            found = hooks.load(config, hooks.WORKER)
+        except BootError as error:
+            birth.channel.failed(str(error), error.detail)
+            return CANNOT_START
+        run_hook(found, "on_worker_start", slot=birth.slot, generation=birth.generation)
+        birth.channel.then = lambda: run_hook(found, "on_worker_ready", slot=birth.slot, generation=birth.generation)
+        listeners = self._acceptor.listeners(birth.slot)
+        return run_worker(config, listeners, row=birth.row, reporter=birth.channel, applications=self._applications)
+
+    def _reopen_logs(self) -> None:
+        logs.reopen()
+        if self._start.identity is not None:
+            surroundings.own_logs(self._config, self._start.identity)
+
+    def _observers(self, scoreboard: Scoreboard) -> list[Observer]:
+        observers: list[Observer] = []
+        if self._start.manager is not None:
+            observers.append(_tell(self._start.manager, scoreboard))
+        if self._start.pid_file is not None:
+            observers.append(Namesake(self._start.pid_file))
+        return [*observers, TurningPoints(self._hooks, pid=self._pid)]
+
+
+def run_hook(found: Mapping[str, Hook], name: str, *, slot: int | None = None, generation: int = 1) -> None:
+    """Call the hook of this name, if there is one, about this process."""
+    if name in found:
+        found[name].run(Moment(hook=name, pid=os.getpid(), slot=slot, generation=generation))
+
+
+def _load_hooks(config: Config) -> dict[str, Hook]:
+    """Import the hooks that run in the master, and nothing else."""
+    found = hooks.load(config, hooks.MASTER)
+    early = hooks.imported_too_early(config) if found and not config.process.preload else ""
+    if early:
+        log.warning(
+            "%s is imported together with the hooks that run in the master: a reload cannot load new code; keep these "
+            "hooks in a module of their own",
+            early,
+        )
+    return found
+
+
+def _tell(manager: Manager, scoreboard: Scoreboard) -> Observer:
+    """What tells the service manager how the server is."""
+
+    def healthy() -> bool:
+        rows = (row.snapshot() for row in scoreboard)
+        return any_turns(rows, time.monotonic_ns(), manager.watchdog or 0.0)
+
+    return ServiceManager(
+        NotifySocket(manager.address).send, pid=os.getpid(), watchdog=manager.watchdog, healthy=healthy
+    )
+
+
+def say(line: Say) -> None:
+    """Write what the master's state machine has to say."""
+    level = logging.getLevelNamesMapping()[line.level.upper()]
+    log.log(level, "%s", line.text)
+    if line.detail:
+        log.log(level, "%s", line.detail)
