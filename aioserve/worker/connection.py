@@ -451,7 +451,11 @@ class Connection(asyncio.Protocol):
             transport.close()
             return
         self.resume_reading()
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:  # ENOTCONN of shutdown(2): the client has reset the connection, and the loop has yet to say so
+            self.abort()
+            return
         self._queued = 0
         self._queued_since = self.server.deadlines.now
         self._await(Wait.LINGER)

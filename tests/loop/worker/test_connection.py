@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
 
 import pytest
 
@@ -616,3 +617,15 @@ async def test_a_client_that_still_takes_its_answer_is_not_sent_away(connect):
     client.transport.queued = 0
     client.wait(10)
     assert client.state == "aborted"
+
+
+async def test_a_client_that_has_gone_unnoticed_is_not_lingered_for(connect, caplog):
+    client = connect(hello)
+
+    def not_connected():
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    client.transport.write_eof = not_connected
+    await client.ask(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + GET)
+    assert client.state == "aborted"
+    assert not caplog.records
