@@ -227,6 +227,9 @@ class Connection(asyncio.Protocol):
             cycle.end(trailers)
             if self._unstarted:
                 self._start(cycle)
+                if self.cycle is None:
+                    # Answered within this read, which may have been long enough to pause; no other one would follow.
+                    self.resume_reading()
         elif self._waiting is Wait.BODY:
             # The response was complete before its request; what was left of that has now been discarded.
             self._await_next()

@@ -127,6 +127,13 @@ async def test_a_body_reaches_the_application_as_it_comes(connect):
     assert (await client.ask(b"llo")).endswith(b"\r\n\r\nhello")
 
 
+async def test_reading_goes_on_after_a_body_that_was_long_and_came_at_once(connect):
+    client = connect(echo)
+    body = b"x" * 100_000
+    assert (await client.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + body)).endswith(body)
+    assert client.transport.is_reading()
+
+
 async def test_reading_pauses_until_the_application_takes_the_body(connect):
     take = asyncio.Event()
 
