@@ -16,6 +16,7 @@ import errno
 import functools
 import inspect
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
@@ -89,7 +90,33 @@ class Gate:
         """Accept again after ``pause``."""
         if not self._wanted and not self._closed and (self._changing is None or self._changing.done()):
             self._wanted = True
-            self._changing = self._loop.create_task(self.open())
+            self._changing = self._loop.create_task(self._reopen())
+
+    async def _reopen(self) -> None:
+        try:
+            await self.open()
+        except OSError as error:
+            self.pause()
+            log.error("the listeners cannot be opened again yet: %s", error.strerror)  # noqa: TRY400
+
+    def has_room(self, count: int) -> bool:
+        """Whether ``count`` descriptors are free: the kernel is asked for them, and has them back at once.
+
+        Counting those in use would take longer the more there are; this takes 2 us for each of ``count``.
+        """
+        if self._closed or not self._listeners:
+            return True
+        sample = self._listeners[0].sock.fileno()
+        found: list[int] = []
+        try:
+            for _ in range(count):
+                found.append(os.dup(sample))  # noqa: PERF401  # those before an error have to be closed
+        except OSError:
+            return False
+        finally:
+            for descriptor in found:
+                os.close(descriptor)
+        return True
 
     async def close(self, *, take_queue: bool) -> None:
         """Accept no more, for good, and close this process's copies of the sockets.

@@ -59,6 +59,9 @@ log = logging.getLogger("aioserve")
 #: where connections wait; without it libuv accepts and drops them when descriptors run out (EMFILE).
 RESERVED_DESCRIPTORS: Final = 128
 
+#: With fewer free descriptors than this nothing is accepted: what may come between two beats.
+ROOM: Final = 64
+
 #: The extensions of ASGI that are served, and one of our own: the last http.request of a chunked body with trailers
 #: carries them as "trailers", a list of pairs as in "headers". http.response.debug, which is not meant for production,
 #: is there at --log-level debug and writes to the log.
@@ -121,6 +124,8 @@ class Server:
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
         self.quiet: asyncio.Event = asyncio.Event()
         self._rejected_said: int = 0
+        self._has_room: bool = True
+        self._room: int = min(ROOM, _spare_descriptors() // 4)
         self._lag: LagMeter = LagMeter(self.loop.time())
         #: Called at every beat with the loop's time and by how much the beat was late.
         self.at_beats: list[Callable[[float, float], None]] = []
@@ -144,8 +149,8 @@ class Server:
         self._cells[CONNECTIONS] = self.connections
         if self.draining:
             self._look_for_quiet()
-        elif self.connections < self.connection_limit and self._gate is not None and not self._gate.accepting:
-            self._gate.resume()
+        else:
+            self._resume_accepting()
 
     def trusts(self, client: Address | None) -> bool:
         """Whether what ``client`` (None: a unix peer) says of the client behind it counts."""
@@ -224,6 +229,19 @@ class Server:
             self._timer.cancel()
         self._publish()
 
+    def _resume_accepting(self) -> None:
+        gate = self._gate
+        if gate is not None and not gate.accepting and self._has_room and self.connections < self.connection_limit:
+            gate.resume()
+
+    def _look_for_room(self, gate: Gate) -> None:
+        """Pause while descriptors are short, whoever has them: beyond the limit libuv drops connections that wait."""
+        had_room, self._has_room = self._has_room, gate.has_room(self._room)
+        if had_room and not self._has_room:
+            log.warning("fewer than %d descriptors are free: accepting pauses until there are more", self._room)
+            gate.pause()
+        self._resume_accepting()
+
     def _look_for_quiet(self) -> None:
         if not self.connections and not self._tasks:
             self.quiet.set()
@@ -257,6 +275,8 @@ class Server:
             self._rejected_said = self.rejected
         if self.deadlines.advance(now):
             self.loop.call_soon(self._look_on)
+        if self._gate is not None:
+            self._look_for_room(self._gate)
         for act in self.at_beats:
             act(now, late)
         self._beat_due = now + self.deadlines.resolution
