@@ -1,0 +1,164 @@
+"""The server that things are done to: its files, its masters, its processes, and what they hold.
+
+It reads its settings from a file, which ``configure`` writes anew, and its application from a copy, which can be broken
+and mended. After USR2 another master is the one to talk to: ``master`` is always the one that has come last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from tests.process.servers import PATIENCE, Served, memory, processes, wait_until
+
+if TYPE_CHECKING:
+    from tests.chaos.ledger import Loss
+
+APPLICATION = Path(__file__).with_name("app.py")
+
+#: Whatever takes longer than this on a busy machine is broken, in seconds.
+LONG = 3 * PATIENCE
+
+
+@dataclass(frozen=True)
+class State:
+    """What a server at rest holds."""
+
+    processes: int
+    master: Counter[str]
+    workers: list[Counter[str]]
+    resident: int
+
+
+class Chaotic(Served):
+    """``folder`` is its own; ``settings`` are those of its file, ``{"section": {"key": value}}``."""
+
+    def __init__(self, folder: Path, settings: dict[str, dict[str, object]], *, descriptors: int = 0) -> None:
+        self.folder = folder
+        self.settings = settings
+        self._descriptors = descriptors
+        self.mend()
+        self.configure()
+        super().__init__("service:app", "-c", str(folder / "aioserve.toml"), "--port", "0", cwd=folder)
+        listen = settings.get("listen", {})
+        if "bind" in listen:
+            self.arguments = [one for one in self.arguments if one not in {"--port", "0"}]
+        self.master = 0
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.master = self.pid
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if self.master != self.pid and self.master in self.members():
+            self.signal(signal.SIGTERM, self.master)
+            with suppress(AssertionError):
+                wait_until(lambda: not self.members(), "the last master has gone", timeout=LONG)
+        super().__exit__(kind, *rest)
+
+    def command(self) -> list[str]:
+        if not self._descriptors:
+            return super().command()
+        # The server raises its limit to the hard one.
+        limit = f"--nofile={self._descriptors}:{self._descriptors}"
+        return ["prlimit", limit, sys.executable, "-m", "aioserve", *self.arguments]
+
+    # Its files.
+
+    def configure(self, **sections: dict[str, object]) -> None:
+        """Write the file, with these settings changed from now on."""
+        for section, values in sections.items():
+            self.settings[section] = {**self.settings.get(section, {}), **values}
+        lines = []
+        for section, values in self.settings.items():
+            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
+        (self.folder / "aioserve.toml").write_text("\n".join(lines))
+
+    def mend(self) -> None:
+        shutil.copyfile(APPLICATION, self.folder / "service.py")
+
+    def spoil(self) -> None:
+        (self.folder / "service.py").write_text("async def app(scope, receive, send:\n    pass\n")
+
+    # Its processes.
+
+    def crew(self, master: int = 0) -> set[int]:
+        """The workers of a master: its children that do not lead others."""
+        return {pid for pid, (parent, _) in processes().items() if parent == (master or self.master)}
+
+    def settled(self, count: int) -> set[int]:
+        """The workers, once there are ``count`` and nobody else."""
+        return wait_until(
+            lambda: crew if len(crew := self.crew()) == count and len(self.members()) == count + 1 else set(),
+            f"{count} workers and nobody else",
+            timeout=LONG,
+        )
+
+    def call(self, number: int, pid: int = 0) -> int:
+        """Send a signal to the master, or to ``pid``; the place in the log before that."""
+        mark = self.mark()
+        self.signal(number, pid or self.master)
+        return mark
+
+    def expect(self, pattern: str, since: int) -> re.Match[str]:
+        """The first match in the log after ``since``."""
+        return wait_until(
+            lambda: re.compile(pattern).search(self.log(), since), f"{pattern!r} in the log", timeout=LONG
+        )
+
+    def reload(self) -> str:
+        """HUP, until it is over: the line that says so."""
+        mark = self.call(signal.SIGHUP)
+        generation = self.expect(r"reload to generation (\d+)\n", mark)[1]
+        return self.expect(rf"reload to generation {generation} (finished|failed)[^\n]*", mark)[0]
+
+    # What they hold.
+
+    def state(self) -> State:
+        crew = sorted(self.crew())
+        return State(
+            processes=len(self.members()),
+            master=descriptors(self.master),
+            workers=[descriptors(pid) for pid in crew],
+            resident=memory(self.master, "VmRSS"),
+        )
+
+    def ports_of(self, pid: int) -> set[int]:
+        """The clients' ports of the TCP connections that ``pid`` has accepted; proc(5), /proc/net/tcp."""
+        inodes = {link[8:-1] for link in links(pid) if link.startswith("socket:[")}
+        found = set()
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[9] in inodes:
+                found.add(int(fields[2].rpartition(":")[2], 16))
+        return found - {0}
+
+
+def links(pid: int) -> list[str]:
+    """What the descriptors of a process are."""
+    found = []
+    with suppress(OSError):
+        for entry in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                found.append(os.readlink(f"/proc/{pid}/fd/{entry}"))
+    return found
+
+
+def descriptors(pid: int) -> Counter[str]:
+    """The same by kind, without the numbers that differ from process to process."""
+    return Counter(re.sub(r"\[\d+\]", "", link) for link in links(pid))
+
+
+def whose(losses: list[Loss], pid: int, ports: set[int]) -> list[Loss]:
+    """Those of connections that ``pid`` had."""
+    return [loss for loss in losses if loss.port in ports or loss.pid == pid]
