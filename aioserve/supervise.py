@@ -116,7 +116,8 @@ class _Server:
         timeout = config.timeout
         policy = Policy(
             boot_timeout=timeout.boot,
-            worker_limit=max(timeout.worker, SHORTEST_LIMIT) if timeout.worker else 0.0,
+            # A developer's breakpoint stops the loop, and is not to be shot at.
+            worker_limit=max(timeout.worker, SHORTEST_LIMIT) if timeout.worker and not config.reload.enabled else 0.0,
             drain_delay=timeout.drain_delay,
             grace=timeout.graceful_shutdown,
             margin=timeout.lifespan_shutdown + KILL_MARGIN,

@@ -176,6 +176,8 @@ class Hands:
         return Grown(slot)
 
     def _upgrade(self) -> Event:
+        if os.getpid() == 1:
+            return HeirFailed("this master is process 1, and its end is the container's; start a new container instead")
         try:
             pid, channel = upgrade.launch(self._origin, self._acceptor.hand_over())
         except OSError as error:

@@ -58,6 +58,7 @@ class Losses:
             self._stop(Phase.QUITTING)
 
     def crashed(self, child: Child, ready_at: float, event: Exited) -> None:
+        self._avoid(child.slot)
         seconds = self._crew.now - ready_at
         self._crew.say(Level.ERROR, f"{child.label} {event.how}{who_killed(event)} after {seconds:.1f} s of serving")
         self._lose(child, event.how)
@@ -65,6 +66,7 @@ class Losses:
     def stuck(self, child: Child) -> None:
         """It lives, serves nobody, and will be killed. Its exit is no further loss."""
         if not child.told_to_leave:
+            self._avoid(child.slot)
             self._lose(child, "is stuck")
 
     def _lose(self, child: Child, how: str) -> None:
@@ -72,8 +74,12 @@ class Losses:
         self._rollout.failed(child, f"the successor {how}")
         if slot.holder is None and crew.wants(slot):
             self._put_off(slot, child.ready_at)
-        if not crew.stopping and not crew.shared and not any(other.life is Life.READY for other in slot.children):
-            crew.steer(slot, away=True)  # who connects now need not wait for the successor
+
+    def _avoid(self, slot: Slot) -> None:
+        """Who connects now need not wait for the successor. First of all: each moment may bring somebody."""
+        crew = self._crew
+        if not crew.stopping and not crew.shared and not any(child.life is Life.READY for child in slot.children):
+            crew.steer(slot, away=True)
 
     def _put_off(self, slot: Slot, ready_at: float | None) -> None:
         crew = self._crew

@@ -1,8 +1,9 @@
 """Who does not turn its loop any more, and what is done about it.
 
 A worker's loop writes a heartbeat into the scoreboard, while it drains too. A late one is a warning, once, and a line
-when it is on time again. At the limit (``Policy.worker_limit``) the worker is given up: it is told to write its stacks
-and its requests in flight, a moment later ABRT, then KILL. It serves nobody, so a successor starts at once.
+when it is on time again; meanwhile new connections go to other workers. At the limit (``Policy.worker_limit``) the
+worker is given up: it is told to write its stacks and its requests in flight, a moment later ABRT, then KILL. It serves
+nobody, so a successor starts at once.
 
 What stops everybody (a suspended machine, a frozen container, a debugger) stops the master as well. If it has overslept
 itself, everybody is counted anew from then on, and nobody is killed for what the machine has done.
@@ -91,6 +92,8 @@ class Watchdog:
             self._lost(child)
         elif lag >= min(max(limit / 4, LATE), limit):
             if not child.worst_lag:
+                if child is child.slot.holder and not crew.shared:
+                    crew.steer(child.slot, away=True)
                 crew.say(
                     Level.WARNING,
                     f"{child.label} is late: its event loop has not turned for {lag:.1f} s; something in the "
@@ -100,6 +103,8 @@ class Watchdog:
         elif child.worst_lag:
             crew.say(Level.INFO, f"{child.label} is on time again, after more than {child.worst_lag:.1f} s")
             child.worst_lag = 0.0
+            if child is child.slot.holder and not child.slot.retiring:
+                crew.steer(child.slot, away=False)
 
     def _give_up(self, child: Child) -> None:
         child.move(Life.STUCK)

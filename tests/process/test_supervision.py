@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.process.clients import Broken, Client, Load, Response
-from tests.process.servers import Served, wait_until
+from tests.process.servers import APPS, Served, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,6 +104,30 @@ def test_killed_worker_takes_only_its_own_connections_along(served):
 
         assert [client.rest() for client in clients[victim]] == [b""] * len(clients[victim])
         assert {client.get("/pid").text for client in clients[survivor]} == {str(survivor)}
+
+
+def test_nobody_waits_for_a_successor_that_takes_long_to_start(tmp_path):
+    """Under --reuseport a client could be given to the slot of the worker that died."""
+    gate = tmp_path / "gate"
+    gate.touch()
+    (tmp_path / "patient.py").write_text(
+        "import pathlib, time\n"
+        "from plain import app\n"
+        f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n"
+    )
+    with Served(
+        "patient:app", "--workers", "2", "--reuseport", "--no-access-log", cwd=tmp_path, app_dir=APPS
+    ) as server:
+        victim, survivor = sorted(server.workers())
+        gate.unlink()
+        server.signal(signal.SIGKILL, victim)
+        server.wait_for(f"(pid {victim}) killed by SIGKILL")
+        assert {server.get("/pid").text for _ in range(30)} == {str(survivor)}
+
+        mark = server.mark()
+        gate.touch()
+        server.wait_for("is ready", since=mark)
+        wait_until(lambda: server.get("/pid").text != str(survivor), "the successor has its share")
 
 
 def test_reloads_under_load_fail_no_request(served):

@@ -171,7 +171,8 @@ class World:
                 self.away ^= {slot}
                 if away and not self.stopping:
                     leaves = slot == self.slots - 1 >= self.size
-                    assert leaves or not any(p.serves for p in self.of((Role.WORKER, slot))), "it serves"
+                    serve = [p for p in self.of((Role.WORKER, slot)) if p.serves and not p.hangs]
+                    assert leaves or not serve, "it serves"
             case Forget(slot):
                 assert slot == self.slots - 1, "only the highest goes"
                 assert not self.shared, "the other master's sockets are shut down"

@@ -1,6 +1,6 @@
 """Workers whose loop stands still, and those who only seem to."""
 
-from aioserve.master.events import BootFailed, Level, Ready, Role, Sig, Steer
+from aioserve.master.events import BootFailed, Level, Ready, ResizeRequested, Role, Sig, Steer
 from tests.pure.master.story import HUP, QUIT, TERM, Story
 
 LIMIT = 30
@@ -70,6 +70,22 @@ def test_its_successor_starts_at_once_and_clients_go_to_the_others_until_it_serv
     assert story.spawns[2:] == [(Role.WORKER, 1, 1, 1)]
     story.feed(Ready(103))
     assert story.did == [Steer(1, away=True), Steer(1, away=False)]
+
+
+def test_clients_go_to_the_others_while_it_is_late():
+    story = watched(workers=2)
+    until(story, 12, hung=[102], well=[101])
+    assert story.did == [Steer(1, away=True)]
+    story.beats({101: 0.1, 102: 0.1}, after=1)
+    assert story.did[1:] == [Steer(1, away=False)]
+
+
+def test_clients_do_not_come_back_to_a_slot_that_goes_away():
+    story = watched(workers=2, linger=100)
+    until(story, 12, hung=[102], well=[101])
+    story.feed(ResizeRequested(-1, "SIGTTOU"))
+    story.beats({101: 0.1, 102: 0.1}, after=1)
+    assert story.did == [Steer(1, away=True)]
 
 
 def test_others_are_left_alone():
