@@ -203,7 +203,17 @@ def text(path):
 
 
 @needs_root
-def test_a_file_that_the_application_makes_is_the_users_but_the_master_stays_what_it_is(place):
+def test_a_further_worker_of_another_user_serves(place):
+    # Its socket is bound by the master: the kernel lets only one user into a group of SO_REUSEPORT sockets.
+    with Served("tells:app", "--workers", "1", "--reuseport", "--user", "nobody", cwd=place) as server:
+        [first] = server.workers()
+        server.signal(signal.SIGTTIN)
+        server.wait_for("worker 1 (pid ")
+        wait_until(lambda: told(server)["pid"] != first, "an answer of the further worker")
+
+
+@needs_root
+def test_the_master_stays_who_it_is(place):
     with Served("tells:app", "--user", "nobody", cwd=place) as server:
         assert "Uid:\t0\t0\t0\t0" in Path(f"/proc/{server.pid}/status").read_text()
 

@@ -9,12 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from tests.process.clients import Client
 from tests.process.servers import APPS, PATIENCE, REPO, Served, wait_until
+from tests.process.test_upgrading import leaving_nobody, upgrade
 
 MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2"), "single": ("--accept", "single")}
 
@@ -167,6 +168,14 @@ class Manager:
             if assignment in lines:
                 return dict(line.split("=", 1) for line in lines)
 
+    def heard(self):
+        """Every assignment that has come and was not waited for."""
+        heard = []
+        with suppress(BlockingIOError):
+            while True:
+                heard += self._sock.recv(65536, socket.MSG_DONTWAIT).decode().split("\n")
+        return heard
+
 
 @contextmanager
 def told(tmp_path, abstract=False):
@@ -215,3 +224,37 @@ def test_an_application_that_cannot_start_is_the_last_status(tmp_path):
     with told(tmp_path) as manager, Served("nowhere:app", env=manager.environ, ready=False) as server:
         assert server.wait() == 3
         manager.wait_for("STOPPING=1")
+
+
+# Both, across an upgrade.
+
+
+@pytest.mark.parametrize("accept", [[], ["--reuseport"]], ids=["shared", "reuseport"])
+def test_a_new_master_has_the_sockets_and_the_ear_of_the_service_manager(tmp_path, accept):
+    path = tmp_path / "s"
+    with (
+        opened(path) as socks,
+        told(tmp_path) as manager,
+        Activated("plain:app", *accept, socks=socks, env={**manager.environ, "WATCHDOG_USEC": "2000000"}) as server,
+        leaving_nobody(server),
+    ):
+        assert manager.wait_for("READY=1")["MAINPID"] == str(server.pid)
+        heir = upgrade(server)
+        assert manager.wait_for("READY=1")["MAINPID"] == str(heir)
+
+        server.signal(signal.SIGQUIT)
+        assert server.process.wait(PATIENCE) == 0
+        # It would have ended the service, and the new master with it.
+        assert "STOPPING=1" not in manager.heard()
+        manager.wait_for("WATCHDOG=1")
+        assert [hello(socks[0].getsockname()), hello(str(path))] == ["Hello, World!"] * 2
+
+
+def test_the_old_master_is_the_main_process_again_when_the_new_one_ends(tmp_path):
+    with told(tmp_path) as manager, Served("plain:app", env=manager.environ) as server, leaving_nobody(server):
+        manager.wait_for("READY=1")
+        heir = upgrade(server)
+        assert manager.wait_for("READY=1")["MAINPID"] == str(heir)
+        os.kill(heir, signal.SIGTERM)
+        assert manager.wait_for("STATUS=serving; the new master has gone")["MAINPID"] == str(server.pid)
+        assert server.get().text == "Hello, World!"
