@@ -351,8 +351,13 @@ class Machine:
         crew = self._crew
         crew.move(phase)
         crew.mark(Milestone.STOPPING, "stopping" if phase is Phase.STOPPING else "stopping at once")
-        # With nobody to accept, a connection that the kernel takes would wait for the end of the drain.
-        self._unlisten_at = crew.now + (0.0 if phase is Phase.QUITTING else crew.policy.drain_delay)
+        # With nobody to accept, a connection that the kernel takes would wait for the end of the drain. The workers
+        # take what waits before they close their copies, so theirs have to be the last: this comes before the signals.
+        if phase is Phase.QUITTING or not crew.policy.drain_delay:
+            self._unlisten_at = None
+            crew.actions.append(Unlisten())
+        else:
+            self._unlisten_at = crew.now + crew.policy.drain_delay
         self._rollout.cancel()
         for slot in crew.slots:
             slot.spawn_at = None

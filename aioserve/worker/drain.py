@@ -28,6 +28,10 @@ log = logging.getLogger("aioserve")
 #: How long cancelled applications have to clean up, in seconds.
 CANCEL_SECONDS: Final = 5.0
 
+#: The master closes its copies of the listening sockets after the same delay, and has to be before the workers: whoever
+#: closes the last copy resets what has come since the queue was emptied. Seconds.
+HEAD_START: Final = 0.1
+
 #: Streams are told to end this many seconds apart: their clients come back at once, all of them, to another server.
 TELL_INTERVAL: Final = 0.01
 
@@ -37,7 +41,7 @@ async def announce(server: Server, delay: float, hurry: asyncio.Event) -> None:
     server.enter_phase(Phase.DRAINING)
     if delay > 0:
         log.info("draining: serving on for %g s (--drain-delay)", delay)
-        await _wait(hurry, delay)
+        await _wait(hurry, delay + HEAD_START)
 
 
 async def drain(server: Server, grace: float, hurry: asyncio.Event, *, take_queue: bool = True) -> None:

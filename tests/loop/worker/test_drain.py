@@ -171,6 +171,12 @@ async def test_clients_who_had_not_taken_their_response_are_counted(connect, cap
     assert "1 clients that had not taken all of their response" in caplog.text
 
 
+async def test_the_delay_ends_by_itself(connect, monkeypatch):
+    monkeypatch.setattr(module, "HEAD_START", 0.01)
+    client = connect(until_told)
+    await asyncio.wait_for(announce(client.server, 0.01, asyncio.Event()), 10)
+
+
 async def test_the_delay_serves_on_while_readiness_fails(connect):
     client = connect(until_told)
     hurry = asyncio.Event()

@@ -323,6 +323,14 @@ class TestSockets:
         story.tick()
         assert (story.did, story.wake_at) == ([Unlisten()], 40)
 
+    def test_they_are_closed_before_the_workers_are_told(self):
+        story = Story().serving()
+        actions = story.machine.handle(TERM, 0.0)
+        assert [action for action in actions if isinstance(action, (Unlisten, Kill))] == [
+            Unlisten(),
+            Kill(101, Sig.TERM),
+        ]
+
     def test_they_are_closed_at_once_when_there_is_no_time(self):
         story = Story(drain_delay=5).serving()
         story.feed(QUIT)
