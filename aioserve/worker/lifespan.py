@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aioserve.errors import AppError, BootError
 from aioserve.importer import headline, trim
+from aioserve.worker.places import frames
 
 if TYPE_CHECKING:
     from aioserve.types import ASGIApp, Message
@@ -219,11 +220,9 @@ class Lifespan:
 
 def _where(task: asyncio.Task[Any]) -> str:
     """The places in which ``task`` waits, outermost first, one per line: what a time limit has struck."""
-    places = []
-    waiting: Any = task.get_coro()
-    while waiting is not None:
-        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
-        if frame is not None and frame.f_code.co_filename != __file__:
-            places.append(f'\n  File "{frame.f_code.co_filename}", line {frame.f_lineno}, in {frame.f_code.co_name}')
-        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    places = [
+        f'\n  File "{frame.f_code.co_filename}", line {frame.f_lineno}, in {frame.f_code.co_name}'
+        for frame in frames(task)
+        if frame.f_code.co_filename != __file__
+    ]
     return "\nIt was waiting here:" + "".join(places) if places else ""

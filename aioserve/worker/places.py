@@ -39,8 +39,6 @@ def frames(task: asyncio.Task[Any]) -> list[FrameType]:
     waiting: Any = task.get_coro()
     while waiting is not None:
         frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
-        if frame is None:
-            frame = getattr(waiting, "ag_frame", None)
         if frame is not None:
             found.append(frame)
         waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
