@@ -86,7 +86,7 @@ class Heir:
         """Whether it was the new master that has ended."""
         if not self._pid or event.pid != self._pid:
             return False
-        self._lost(event.how)
+        self._lost(event.how, clean=event.status == 0)
         return True
 
     def drain(self, event: DrainRequested) -> None:
@@ -114,7 +114,7 @@ class Heir:
             if slot.holder is None:
                 slot.spawn_at = crew.now
 
-    def _lost(self, how: str) -> None:
+    def _lost(self, how: str, *, clean: bool = False) -> None:
         crew, was_ready = self._crew, self.ready
         why = self._failure or how
         self._pid, self._asked, self._failure, self.ready = 0, False, "", False
@@ -122,7 +122,7 @@ class Heir:
         if crew.stopping:
             return
         crew.say(
-            Level.ERROR,
+            Level.INFO if was_ready and clean else Level.ERROR,
             f"the new master has gone: {why}" if was_ready else f"the upgrade failed, this master serves on: {why}",
         )
         if crew.dormant:

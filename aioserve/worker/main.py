@@ -98,6 +98,11 @@ def run_single(config: Config, listeners: Sequence[Listener], *, on_ready: Calla
         loop.add_signal_handler(
             signal.SIGHUP, log.warning, "SIGHUP: there is no master here to reload; restart instead"
         )
+        for number in (signal.SIGTTIN, signal.SIGTTOU):
+            # Theirs would stop it for good.
+            loop.add_signal_handler(
+                number, log.warning, "%s: there is one process and no master, which could have more", number.name
+            )
         if early.settle():
             stop.gracefully()
 

@@ -237,6 +237,14 @@ def test_one_process_without_a_master_serves_and_drains():
         assert server.wait() == 0
 
 
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTTIN", "SIGTTOU"])
+def test_one_process_without_a_master_answers_signals_that_are_a_masters(name):
+    with Served("plain:app", "--accept", "single") as server:
+        server.signal(signal.Signals[name])
+        server.wait_for(f"{name}: there is")
+        assert server.get("/").status == 200
+
+
 def test_one_process_without_a_master_leaves_at_the_second_interrupt():
     with Served("plain:app", "--accept", "single") as server, server.connect() as client, server.connect() as probe:
         Slow(client)
