@@ -111,8 +111,7 @@ class Heir:
         crew.dormant = False
         crew.say(Level.INFO, f"{reason}: this master takes its workers back")
         for slot in crew.required():
-            if slot.holder is None:
-                slot.spawn_at = crew.now
+            slot.spawn_at = crew.now
 
     def _lost(self, how: str, *, clean: bool = False) -> None:
         crew, was_ready = self._crew, self.ready

@@ -113,7 +113,9 @@ def _become(
             if callable(signal.getsignal(number)):
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.execve(origin.executable, origin.argv, environ)  # noqa: S606 - the command that we were started with
+        # Python looks for its own place by argv[0] (a virtual environment, say), and "python" is searched for in PATH.
+        argv = (origin.executable, *origin.argv[1:])
+        os.execve(origin.executable, argv, environ)  # noqa: S606 - the command that we were started with
     except BaseException as error:  # noqa: BLE001 - nothing may unwind into the master's frames
         channel.failed(f"{origin.executable}: {error}")
     finally:

@@ -20,7 +20,7 @@ import os, sys
 from aioserve.master.upgrade import inherit
 predecessor = inherit(os.environ)
 found = [f"{one.address} {os.fstat(one.fd).st_ino} {one.slot} {one.indices} {one.file}" for one in predecessor.sockets]
-facts = [os.getcwd(), str(predecessor.pid), *found, str("_AIOSERVE_UPGRADE" in os.environ)]
+facts = [sys.prefix, os.getcwd(), str(predecessor.pid), *found, str("_AIOSERVE_UPGRADE" in os.environ)]
 open("found", "w").write("\\n".join(facts))
 predecessor.channel.ready()
 """
@@ -29,7 +29,8 @@ predecessor.channel.ready()
 @pytest.fixture
 def origin(tmp_path):
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "LISTEN_FDS": "1"}
-    return Origin(sys.executable, (sys.executable, "-c", PROGRAM), environ, str(tmp_path))
+    # As a shell starts it: found in PATH, which may have another Python by now.
+    return Origin(sys.executable, ("python", "-c", PROGRAM), environ, str(tmp_path))
 
 
 def finished(pid):
@@ -53,6 +54,7 @@ def test_sockets_come_over_with_what_is_to_be_known_of_them(origin, tmp_path):
     assert channel.receive() == ([ReadyMessage()], False)
     channel.close()
     assert (tmp_path / "found").read_text().splitlines() == [
+        sys.prefix,
         str(tmp_path),
         str(os.getpid()),
         f"127.0.0.1:0 {inodes[0]} 1 (0, 2) ",

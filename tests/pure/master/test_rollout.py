@@ -1,15 +1,22 @@
 """Reload, recycling and size: one slot at a time, the successor first."""
 
+import dataclasses
+
+import pytest
+
 from aioserve.master.events import (
     BootFailed,
     Forget,
     Grow,
+    Prepared,
+    PrepareFailed,
     Ready,
     RecycleRequested,
     ResizeRequested,
     Role,
     Sig,
     Steer,
+    WakeAt,
 )
 from tests.pure.master.story import HUP, TERM, Story
 
@@ -250,6 +257,20 @@ class TestReload:
         story.leaves(101)
         assert story.machine.generations == {2}
 
+    @pytest.mark.parametrize("answer", [PrepareFailed(2, "broken"), Prepared(2, 5, Story().policy)])
+    def test_an_answer_that_comes_after_a_stop_was_asked_for_is_nothing(self, answer):
+        machine = Story().serving().machine
+        machine.handle(HUP, 0.0)
+        machine.handle(TERM, 0.0)
+        assert [type(action) for action in machine.handle(answer, 0.0)] == [WakeAt]
+
+    def test_the_policy_is_that_of_the_newest_configuration(self):
+        story = Story().serving()
+        story.policy = dataclasses.replace(story.policy, grace=7)
+        story.workers = 2
+        story.feed(HUP)
+        assert (story.machine.policy.grace, story.machine.workers) == (7, 2)
+
 
 class TestRecycling:
     def test_the_successor_is_first(self):
@@ -369,6 +390,15 @@ class TestSize:
         assert story.feed(self.MORE) == []
         assert story.did == [Steer(1, away=True), Steer(1, away=False)]
         assert story.wake_at is None
+
+    def test_a_slot_that_is_wanted_again_before_its_worker_was_ready_is_not_told_of(self):
+        story = Story(workers=2, linger=1).serving()
+        story.dies(102)
+        story.feed(self.LESS)
+        story.feed(self.MORE)
+        assert story.did == [Steer(1, away=True)]
+        story.feed(Ready(103))
+        assert story.did[1:] == [Steer(1, away=False)]
 
     def test_a_slot_that_lost_its_worker_meanwhile_and_is_wanted_again_is_filled(self):
         story = Story(workers=2, linger=1).serving()
