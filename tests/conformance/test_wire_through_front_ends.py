@@ -68,7 +68,7 @@ FRONT_ENDS = [
     ),
 ]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 
 class Front(Witness):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.once,
     pytest.mark.xdist_group("load"),
     pytest.mark.skipif(PROGRAM is None, reason="slowhttptest is not installed"),
 ]
