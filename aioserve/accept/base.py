@@ -99,6 +99,9 @@ class Acceptor(Protocol):
     def alone(self) -> None:
         """In the parent: nobody else uses what was inherited. Until then ``close`` leaves the files of unix sockets."""
 
+    def reclaim(self) -> None:
+        """In the parent: the successor has come to nothing, and who gets connections is ours to say again."""
+
     def addresses(self) -> list[str]:
         """Each bound address once, printable, with the ports that the kernel chose."""
 

@@ -149,6 +149,9 @@ class ReusePort:
         for slot in [slot for slot in self._slots if slot >= self._size and slot in self._avoided]:
             self.forget(slot)
 
+    def reclaim(self) -> None:
+        self._steer()
+
     def addresses(self) -> list[str]:
         sample = next(iter(self._slots.values()), [])
         return [*(listener.address for listener in sample), *self._shared.addresses()]

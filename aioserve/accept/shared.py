@@ -89,6 +89,9 @@ class Shared:
     def alone(self) -> None:
         self._guest = False
 
+    def reclaim(self) -> None:
+        pass
+
     def addresses(self) -> list[str]:
         return [held.listener.address for held in self._held]
 

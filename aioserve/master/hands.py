@@ -148,6 +148,13 @@ class Hands:
         if kin.worker is not None:
             self._acceptor.joined(kin.worker)
 
+    def left(self, kin: Kin) -> None:
+        """It has been reaped."""
+        if kin.row is not None:
+            kin.row.clear()
+        else:
+            self._acceptor.reclaim()
+
     def be_alone(self) -> None:
         """The old master has gone."""
         if self.predecessor is not None:

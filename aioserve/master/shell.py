@@ -217,8 +217,7 @@ class Master:
     def _bury(self, pid: int) -> None:
         """Hear the last words of a reaped process before its exit is told, and clear what was its own."""
         kin = self._kin.pop(pid)
-        if kin.row is not None:
-            kin.row.clear()
+        self._hands.left(kin)
         self._hear(pid, kin)
         kin.channel.close()
 

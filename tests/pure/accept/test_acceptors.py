@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from aioserve.accept import steer
 from aioserve.accept.base import Inherited
 from aioserve.accept.reuseport import ReusePort
 from aioserve.accept.shared import Shared
@@ -416,3 +417,15 @@ def test_what_is_inherited_can_be_sent_as_json(acceptor, kind):
     [first, *_] = one.hand_over()
     again = Inherited(**json.loads(json.dumps(dataclasses.asdict(first))))
     assert (again.fd, again.address, again.slot) == (first.fd, "127.0.0.1:0", first.slot)
+
+
+def test_what_a_successor_has_steered_is_undone_when_it_has_come_to_nothing(acceptor):
+    ours = acceptor(reuse_port, [LOCAL], 2)
+    ours.open()
+    sockets = [ours.listeners(slot)[0].sock for slot in range(2)]
+    steer.attach(sockets[0], steer.program([0]))  # as the successor may have left it
+    ours.reclaim()
+    clients = [socket.create_connection(sockets[0].getsockname()) for _ in range(32)]
+    assert all(accepted(ours.listeners(slot)) for slot in range(2))
+    for client in clients:
+        client.close()
