@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.chaos.chaos import Wish, run_planned
+from tests.chaos.chaos import PARTS, Wish
 from tests.chaos.clients import Pace
 
 
@@ -16,10 +16,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--accept", choices=("shared", "reuseport"), default="shared")
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.0, help="go on with the planned operations for so long")
+    parser.add_argument("--seconds", type=float, default=0.0, help="go on with each part for so long")
     parser.add_argument("--stream-seconds", type=float, default=1.5, help="the longest answers")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of clients")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", choices=PARTS, action="append", help="do this part only; repeatable")
     parser.add_argument("--log", action="store_true", help="print the server's log too")
     parser.add_argument("--only", default="", help="do nothing but operations with this in their name")
     options = parser.parse_args()
@@ -31,11 +32,14 @@ def main() -> int:
         only=options.only,
         pace=Pace(stream_seconds=options.stream_seconds, scale=options.scale),
     )
-    report = run_planned(wish)
-    if options.log:
-        print(report.log)
-    print(report)
-    return 1 if report.problems() else 0
+    problems = 0
+    for part in options.part or PARTS:
+        report = PARTS[part](wish)
+        if options.log:
+            print(report.log)
+        print(report, flush=True)
+        problems += len(report.problems())
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

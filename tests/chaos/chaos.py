@@ -1,4 +1,4 @@
-"""The two parts of the chaos test: a server, its load, what is done to it, and what must be so at the end."""
+"""The parts of the chaos test: a server, its load, what is done to it, and what must be so at the end."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.chaos import planned
+from tests.chaos import planned, unplanned
 from tests.chaos.clients import Load, Pace
 from tests.chaos.ledger import Ledger
 from tests.chaos.planned import Scene
 from tests.chaos.served import Chaotic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.chaos.ledger import Operation
+    from tests.chaos.planned import Step
     from tests.chaos.served import State
+
+    Settings = dict[str, dict[str, object]]
 
 MIB = 1024 * 1024
 
@@ -56,7 +59,7 @@ class Report:
 
     def problems(self) -> list[str]:
         """All that is not as it must be."""
-        return [*self.failed, *(f"lost: {loss}" for loss in self.ledger.unexcused()), *self._leaks()]
+        return [*self.failed, *(f"lost: {loss}" for loss in self.ledger.lost()), *self._leaks()]
 
     def _leaks(self) -> list[str]:
         before, after, found = self.before, self.after, []
@@ -73,25 +76,50 @@ class Report:
         return found
 
 
-def settings(wish: Wish, folder: Path) -> dict[str, dict[str, object]]:
-    return {
-        "listen": {"bind": ["127.0.0.1:0", f"unix:{folder}/chaos.sock"]},
-        "process": {"workers": wish.workers, "accept": wish.accept},
-        "log": {"access": False},
-    }
-
-
 def run_planned(wish: Wish) -> Report:
-    """Every planned operation, under load."""
-    report = Report(f"planned, --accept {wish.accept}, {wish.workers} workers, seed {wish.seed}")
+    """Every planned operation."""
+    return _run(wish, "planned", lambda: planned.ROUND, {}, unix=True)
+
+
+def run_unplanned(wish: Wish) -> Report:
+    """Every mishap but those of scarcity."""
+    changes: Settings = {
+        "timeout": {"worker": unplanned.WORKER_LIMIT},
+        "limit": {"worker_memory": f"{unplanned.MEMORY_LIMIT_MIB}MiB"},
+    }
+    return _run(wish, "unplanned", unplanned.round_of_mishaps, changes)
+
+
+def run_tight(wish: Wish) -> Report:
+    """Too few descriptors, and a short queue."""
+    changes: Settings = {"listen": {"backlog": unplanned.TIGHT_BACKLOG}}
+    return _run(wish, "scarcity", lambda: unplanned.TIGHT, changes, descriptors=unplanned.TIGHT_DESCRIPTORS)
+
+
+PARTS = {"planned": run_planned, "unplanned": run_unplanned, "scarcity": run_tight}
+
+
+def _run(
+    wish: Wish,
+    part: str,
+    steps: Callable[[], Sequence[Step]],
+    changes: Settings,
+    *,
+    unix: bool = False,
+    descriptors: int = 0,
+) -> Report:
+    report = Report(f"{part}, --accept {wish.accept}, {wish.workers} workers, seed {wish.seed}")
     ledger = report.ledger
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-        server = stack.enter_context(Chaotic(folder, settings(wish, folder)))
-        address = ("127.0.0.1", server.port)
-        load = Load(ledger, address, unix=f"{folder}/chaos.sock", seed=wish.seed, pace=wish.pace)
+        path = f"{folder}/chaos.sock" if unix else None
+        settings = _settings(wish, path)
+        for section, values in changes.items():
+            settings[section] = {**settings.get(section, {}), **values}
+        server = stack.enter_context(Chaotic(folder, settings, descriptors=descriptors))
+        load = Load(ledger, ("127.0.0.1", server.port), unix=path, seed=wish.seed, pace=wish.pace)
         stack.enter_context(load)
-        scene = Scene(server, ledger, wish.workers)
+        scene = Scene(server, ledger, load, wish.workers)
         try:
             with ledger.operation("warm up") as row:
                 planned.warm_up(scene, row)
@@ -99,7 +127,7 @@ def run_planned(wish: Wish) -> Report:
                 load.calm()
                 report.before = server.state()
                 load.resume()
-            for name, operate in _rounds(wish):
+            for name, operate in _rounds(wish, steps):
                 with ledger.operation(name) as row:
                     operate(scene, row)
             with ledger.operation("rest"):
@@ -112,10 +140,20 @@ def run_planned(wish: Wish) -> Report:
     return report
 
 
-def _rounds(wish: Wish) -> Iterator[tuple[str, Callable[[Scene, Operation], None]]]:
+def _settings(wish: Wish, path: str | None) -> Settings:
+    return {
+        "listen": {"bind": ["127.0.0.1:0", *([f"unix:{path}"] if path else [])]},
+        "process": {"workers": wish.workers, "accept": wish.accept},
+        "log": {"access": False},
+    }
+
+
+def _rounds(
+    wish: Wish, steps: Callable[[], Sequence[Step]]
+) -> Iterator[tuple[str, Callable[[Scene, Operation], None]]]:
     end = time.monotonic() + wish.seconds
     while True:
-        for name, operate, is_extra in planned.ROUND:
+        for name, operate, is_extra in steps():
             if wish.only in name and not (is_extra and not wish.seconds and not wish.only):
                 yield name, operate
         if time.monotonic() >= end:

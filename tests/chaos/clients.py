@@ -81,7 +81,7 @@ class Load:
         self._late = 0.0
         self._late_at = 0.0
         self._serial = itertools.count()
-        self.error: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -89,13 +89,13 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._stopping = True
-        self._thread.join(3 * PATIENCE)
+        self._thread.join(2 * PATIENCE)
         assert not self._thread.is_alive(), "a client hangs"
 
     def calm(self) -> None:
         """Until every client has finished what it had begun, and closed."""
         self._calm.set()
-        deadline = time.monotonic() + 2 * PATIENCE
+        deadline = time.monotonic() + PATIENCE + PATIENCE / 2
         while self._busy:
             assert time.monotonic() < deadline, "a client does not come to rest"
             time.sleep(LAG_INTERVAL)
@@ -103,9 +103,24 @@ class Load:
     def resume(self) -> None:
         self._calm.clear()
 
+    def crowd(self, count: int, *, hold: float) -> None:
+        """So many clients more, all at once; each asks, holds its connection, asks again and goes. Returns at once."""
+        assert self._loop is not None
+        for number in range(count):
+            rng = random.Random(f"{self._seed} crowd {number}")
+            asyncio.run_coroutine_threadsafe(self._one_of_a_crowd(rng, hold), self._loop)
+
     # In the thread.
 
+    async def _one_of_a_crowd(self, rng: random.Random, hold: float) -> None:
+        self._busy += 1
+        try:
+            await self._connection("crowd", self._address, Plan(_echo, pauses=(hold, hold), most=2), rng)
+        finally:
+            self._busy -= 1
+
     async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_lag())
             for kind, client in self._clients():
@@ -173,11 +188,11 @@ class Load:
                     return
         except (OSError, EOFError, Wrong, ValueError, KeyError, asyncio.LimitOverrunError) as error:
             race = quiet >= QUIET and wire.stage == "head"
-            ledger.lose(self._loss(kind, wire, error, began, quiet), race=race)
+            ledger.lose(self._loss(kind, wire, error, began, quiet, race))
         finally:
             await wire.close()
 
-    def _loss(self, kind: str, wire: Wire, error: Exception, began: float, quiet: float) -> Loss:
+    def _loss(self, kind: str, wire: Wire, error: Exception, began: float, quiet: float, race: bool) -> Loss:
         return Loss(
             kind=kind,
             stage=wire.stage,
@@ -188,7 +203,7 @@ class Load:
             port=wire.port,
             pid=wire.pid,
             quiet=quiet,
-            late=self._late,
+            race=race,
         )
 
 

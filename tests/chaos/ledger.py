@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Loss:
     port: int  # of the client, which tells whose connection it was; 0: a unix socket, or none
     pid: int  # who had answered on this connection, in this answer or an earlier one; 0: nobody
     quiet: float  # how long the connection may have been idle when the request was sent, as the server sees it
-    late: float  # how long the client's own process was held up lately
+    race: bool  # it met the close of a connection that had been quiet for as long as the server waits
 
     def __str__(self) -> str:
         who = f"pid {self.pid}" if self.pid else "nobody known"
@@ -49,14 +49,21 @@ class Operation:
     answered: int = 0
     connections: int = 0
     slowest: float = 0.0
-    losses: list[Loss] = field(default_factory=list)
-    #: Losses that were to be expected: what was in the process that was killed.
-    excused: list[Loss] = field(default_factory=list)
-    #: Requests that met the close of a connection which had been quiet for as long as the server waits.
-    races: list[Loss] = field(default_factory=list)
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A process that was killed with all that was in it: its connections, by the clients' ports, at that time."""
+
+    pid: int
+    ports: frozenset[int]
+    at: float
+
+    def had(self, loss: Loss) -> bool:
+        return loss.pid == self.pid or (loss.port in self.ports and loss.opened <= self.at)
 
 
 class Ledger:
@@ -69,9 +76,9 @@ class Ledger:
         self.told: Counter[str] = Counter()  # connections that ended with "Connection: close"
         self.closed_idle = 0  # connections that were closed after a long quiet, which is the server's right
         self.losses: list[Loss] = []
-        self.races: list[Loss] = []
         self.operations: list[Operation] = []
         self.pids: Counter[int] = Counter()
+        self._excuses: list[Callable[[Loss], bool]] = []
         self._slowest = 0.0
         self._lock = threading.Lock()
 
@@ -83,9 +90,9 @@ class Ledger:
             self.pids[pid] += 1
             self._slowest = max(self._slowest, seconds)
 
-    def lose(self, loss: Loss, *, race: bool) -> None:
+    def lose(self, loss: Loss) -> None:
         with self._lock:
-            (self.races if race else self.losses).append(loss)
+            self.losses.append(loss)
 
     # The operations.
 
@@ -97,37 +104,47 @@ class Ledger:
         with self._lock:
             self._slowest = 0.0
         answered, connections = self.answered.total(), self.connections.total()
-        losses, races = len(self.losses), len(self.races)
         try:
             yield row
         finally:
             row.ended = time.monotonic()
             row.answered = self.answered.total() - answered
             row.connections = self.connections.total() - connections
-            row.losses = self.losses[losses:]
-            row.races = self.races[races:]
             row.slowest = self._slowest
 
-    def unexcused(self) -> list[Loss]:
-        """All losses that no operation has an excuse for, those between two operations too."""
-        excused = {id(loss) for row in self.operations for loss in row.excused}
-        return [loss for loss in self.losses if id(loss) not in excused]
+    def excuse(self, excuse: Callable[[Loss], bool]) -> None:
+        """Losses of which this is true were to be expected."""
+        self._excuses.append(excuse)
+
+    def lost(self) -> list[Loss]:
+        """What must not have been."""
+        return [loss for loss in self.losses if self._verdict(loss) == "lost"]
+
+    def _verdict(self, loss: Loss) -> str:
+        if any(excuse(loss) for excuse in self._excuses):
+            return "excused"
+        return "race" if loss.race else "lost"
 
     def table(self) -> str:
         heading = ("operation", "at s", "took s", "answers", "conns", "slowest", "lost", "excused", "races")
-        lines = [_line(*heading, "what came of it"), *map(self._row, self.operations)]
+        lines = [_line(*heading, "what came of it")]
+        ends = [row.began for row in self.operations[1:]] + [float("inf")]
+        lines += [self._row(row, end) for row, end in zip(self.operations, ends, strict=True)]
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.answered.items()))
-        lost = len(self.unexcused())
+        verdicts = Counter(map(self._verdict, self.losses))
         lines.append(
             f"in all: {self.answered.total()} answers ({kinds}) on {self.connections.total()} connections from "
-            f"{len(self.pids)} processes; {lost} lost, {len(self.losses) - lost} excused, {len(self.races)} "
-            f"met an idle close; {self.closed_idle} connections closed while idle, {self.told.total()} told to close"
+            f"{len(self.pids)} processes; {verdicts['lost']} lost, {verdicts['excused']} excused, {verdicts['race']} "
+            f"races; {self.closed_idle} connections closed while idle, {self.told.total()} told to close"
         )
-        for name, losses in (("LOST", self.unexcused()), ("race", self.races)):
-            lines += [f"  {name} {loss.at - self.started:7.2f}  {loss}" for loss in losses]
+        shown = [(self._verdict(loss), loss) for loss in self.losses]
+        lines += [
+            f"  {verdict} {loss.at - self.started:7.2f}  {loss}" for verdict, loss in shown if verdict != "excused"
+        ]
         return "\n".join(lines)
 
-    def _row(self, row: Operation) -> str:
+    def _row(self, row: Operation, end: float) -> str:
+        verdicts = Counter(self._verdict(loss) for loss in self.losses if row.began <= loss.at < end)
         return _line(
             row.name,
             f"{row.began - self.started:.1f}",
@@ -135,9 +152,9 @@ class Ledger:
             row.answered,
             row.connections,
             f"{row.slowest:.2f}",
-            len(row.losses) - len(row.excused),
-            len(row.excused),
-            len(row.races),
+            verdicts["lost"],
+            verdicts["excused"],
+            verdicts["race"],
             "; ".join(row.said),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tests.chaos.served import LONG
 from tests.process.servers import wait_until
@@ -12,6 +12,7 @@ from tests.process.servers import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.chaos.clients import Load
     from tests.chaos.ledger import Ledger, Operation
     from tests.chaos.served import Chaotic
 
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 class Scene:
     server: Chaotic
     ledger: Ledger
+    load: Load
     workers: int
+
+
+#: Its name, what is done, and whether it is left out when there is little time: it repeats what others do.
+Step: TypeAlias = "tuple[str, Callable[[Scene, Operation], None], bool]"
 
 
 def warm_up(scene: Scene, row: Operation) -> None:
@@ -89,24 +95,21 @@ def recycle(scene: Scene, row: Operation) -> None:
 
 
 def restore_configuration(scene: Scene, row: Operation) -> None:
-    server = scene.server
-    server.configure(
-        http={"header": []}, process={"workers": scene.workers}, limit={"max_requests": 0, "max_requests_jitter": 0}
-    )
-    row.say(server.reload())
-    server.settled(scene.workers)
-    assert "x-chaos" not in server.get("/echo?token=t").headers
+    _write_old_configuration(scene)
+    row.say(scene.server.reload())
+    _see_old_configuration(scene)
 
 
 def upgrade(scene: Scene, row: Operation) -> None:
-    """A new master for good: USR2, WINCH and QUIT to the old one."""
+    """A new master for good, with what its files say by now: USR2, WINCH and QUIT to the old one."""
     server = scene.server
+    _write_old_configuration(scene)
     old, new, mark = *_upgrade(server), server.mark()
     server.call(signal.SIGQUIT, old)
     wait_until(lambda: old not in server.members(), "the old master has gone", timeout=LONG)
     server.expect("the old master has gone", mark)
     server.master = new
-    server.settled(scene.workers)
+    _see_old_configuration(scene)
     row.say(f"{old} -> {new}")
 
 
@@ -139,6 +142,17 @@ def upgrade_beside(scene: Scene, row: Operation) -> None:
     row.say(f"{old} -> {new}")
 
 
+def _write_old_configuration(scene: Scene) -> None:
+    scene.server.configure(
+        http={"header": []}, process={"workers": scene.workers}, limit={"max_requests": 0, "max_requests_jitter": 0}
+    )
+
+
+def _see_old_configuration(scene: Scene) -> None:
+    scene.server.settled(scene.workers)
+    assert "x-chaos" not in scene.server.get("/echo?token=t").headers
+
+
 def _second_master(server: Chaotic) -> int:
     mark = server.call(signal.SIGUSR2)
     return int(server.expect(r"the new master, pid (\d+), serves", mark)[1])
@@ -153,15 +167,14 @@ def _upgrade(server: Chaotic) -> tuple[int, int]:
     return old, new
 
 
-#: What is done, in this order, and over again as long as there is time. Those marked ``True`` are left out when there
-#: is little: they repeat what others do.
-ROUND: tuple[tuple[str, Callable[[Scene, Operation], None], bool], ...] = (
+#: In this order, and over again as long as there is time.
+ROUND: tuple[Step, ...] = (
     ("HUP", hang_up, True),
     ("TTIN", one_more, False),
     ("TTOU", one_less, False),
     ("configuration changed, HUP", change_configuration, False),
     ("recycling by max_requests", recycle, False),
-    ("configuration back, HUP", restore_configuration, False),
+    ("configuration back, HUP", restore_configuration, True),
     ("USR2, WINCH, QUIT", upgrade, False),
     ("USR2, WINCH, HUP back, TERM", upgrade_and_back, False),
     ("three HUPs in a row", hang_up_three_times, True),

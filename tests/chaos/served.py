@@ -12,16 +12,15 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from tests.chaos.ledger import Victim
 from tests.process.servers import PATIENCE, Served, memory, processes, wait_until
-
-if TYPE_CHECKING:
-    from tests.chaos.ledger import Loss
 
 APPLICATION = Path(__file__).with_name("app.py")
 
@@ -133,15 +132,35 @@ class Chaotic(Served):
             resident=memory(self.master, "VmRSS"),
         )
 
+    def freeze(self, pid: int) -> Victim:
+        """Stop a process: it accepts no more, so what it has now is what would be lost with it."""
+        self.signal(signal.SIGSTOP, pid)
+        wait_until(lambda: state_of(pid) == "T", f"{pid} has stopped")
+        return self.victim(pid)
+
+    def victim(self, pid: int) -> Victim:
+        """A process that accepts no more."""
+        return Victim(pid, frozenset(self.ports_of(pid)), time.monotonic())
+
+    def waiting(self) -> int:
+        """How many connections wait to be accepted: the receive queue of a listener."""
+        return sum(int(line[4].rpartition(":")[2], 16) for line in self._sockets() if line[3] == "0A")
+
     def ports_of(self, pid: int) -> set[int]:
-        """The clients' ports of the TCP connections that ``pid`` has accepted; proc(5), /proc/net/tcp."""
+        """The clients' ports of the TCP connections that ``pid`` has accepted."""
         inodes = {link[8:-1] for link in links(pid) if link.startswith("socket:[")}
-        found = set()
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[9] in inodes:
-                found.add(int(fields[2].rpartition(":")[2], 16))
-        return found - {0}
+        return {int(line[2].rpartition(":")[2], 16) for line in self._sockets() if line[9] in inodes} - {0}
+
+    def _sockets(self) -> list[list[str]]:
+        """The TCP sockets on our port, as proc(5), /proc/net/tcp, has them: after many tests a long list of others."""
+        port = f":{self.port:04X} "
+        lines = Path("/proc/net/tcp").read_text().splitlines()
+        return [line.split() for line in lines if port in line[:28]]
+
+
+def state_of(pid: int) -> str:
+    """proc(5), /proc/pid/stat."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def links(pid: int) -> list[str]:
@@ -155,10 +174,8 @@ def links(pid: int) -> list[str]:
 
 
 def descriptors(pid: int) -> Counter[str]:
-    """The same by kind, without the numbers that differ from process to process."""
-    return Counter(re.sub(r"\[\d+\]", "", link) for link in links(pid))
+    """The same by kind, without the numbers that differ from process to process.
 
-
-def whose(losses: list[Loss], pid: int, ports: set[int]) -> list[Loss]:
-    """Those of connections that ``pid`` had."""
-    return [loss for loss in losses if loss.port in ports or loss.pid == pid]
+    libuv keeps one in reserve for EMFILE: /dev/null at first, and / once it has been needed.
+    """
+    return Counter(re.sub(r"\[\d+\]", "", link) for link in links(pid) if link not in {"/", "/dev/null"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.chaos import Wish, run_planned
+from tests.chaos.chaos import PARTS, Wish
 from tests.chaos.clients import Pace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("chaos")]
@@ -14,8 +14,9 @@ SHORT = Pace(stream_seconds=0.6)
 
 
 @pytest.mark.parametrize("accept", ["shared", "reuseport"])
-def test_planned_operations_lose_nothing(accept):
-    report = run_planned(Wish(accept=accept, pace=SHORT))
+@pytest.mark.parametrize("part", PARTS)
+def test_nothing_is_lost_that_must_not_be(part, accept):
+    report = PARTS[part](Wish(accept=accept, pace=SHORT))
 
     print(report)
-    assert report.problems() == []
+    assert report.problems() == [], report.log

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Address = tuple[str, int] | str
 
-#: A request that has taken longer is lost, in seconds.
-PATIENCE = 30.0
+#: A request that has taken longer is lost, in seconds. When queues overflow, TCP itself waits for 1, 2, 4, 8 and 16 s.
+PATIENCE = 60.0
 
 #: How long the server may take to close after it has said so, in seconds. It closes at once, but machines are busy.
 CLOSE_PATIENCE = 15.0
