@@ -171,9 +171,12 @@ class Manager:
     def heard(self):
         """Every assignment that has come and was not waited for."""
         heard = []
+        # Not MSG_DONTWAIT: Python waits first, for as long as the timeout says.
+        self._sock.settimeout(0)
         with suppress(BlockingIOError):
             while True:
-                heard += self._sock.recv(65536, socket.MSG_DONTWAIT).decode().split("\n")
+                heard += self._sock.recv(65536).decode().split("\n")
+        self._sock.settimeout(PATIENCE)
         return heard
 
 
