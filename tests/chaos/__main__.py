@@ -16,6 +16,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--accept", choices=("shared", "reuseport"), default="shared")
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--loop", choices=("auto", "uvloop", "asyncio"), default="auto")
+    parser.add_argument("--http", choices=("auto", "httptools", "h11"), default="auto")
     parser.add_argument("--seconds", type=float, default=0.0, help="go on with each part for so long")
     parser.add_argument("--stream-seconds", type=float, default=1.5, help="the longest answers")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of clients")
@@ -30,6 +32,8 @@ def main() -> int:
         seconds=options.seconds,
         seed=options.seed,
         only=options.only,
+        loop=options.loop,
+        http=options.http,
         pace=Pace(stream_seconds=options.stream_seconds, scale=options.scale),
     )
     problems = 0

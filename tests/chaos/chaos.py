@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 import time
 from contextlib import ExitStack
@@ -38,6 +39,8 @@ class Wish:
     workers: int = 3
     seconds: float = 0.0  # 0: each operation that is not left out, once
     seed: int = 0
+    loop: str = "auto"
+    http: str = "auto"
     only: str = ""  # a part of the names of the operations to be done; empty: all
     pace: Pace = field(default_factory=Pace)
 
@@ -59,7 +62,8 @@ class Report:
 
     def problems(self) -> list[str]:
         """All that is not as it must be."""
-        return [*self.failed, *(f"lost: {loss}" for loss in self.ledger.lost()), *self._leaks()]
+        lost = len(self.ledger.lost())
+        return [*self.failed, *([f"{lost} lost that must not be"] if lost else []), *self._leaks()]
 
     def _leaks(self) -> list[str]:
         before, after, found = self.before, self.after, []
@@ -119,7 +123,7 @@ def _run(
         server = stack.enter_context(Chaotic(folder, settings, descriptors=descriptors))
         load = Load(ledger, ("127.0.0.1", server.port), unix=path, seed=wish.seed, pace=wish.pace)
         stack.enter_context(load)
-        scene = Scene(server, ledger, load, wish.workers)
+        scene = Scene(server, ledger, load, wish.workers, random.Random(wish.seed))
         try:
             with ledger.operation("warm up") as row:
                 planned.warm_up(scene, row)
@@ -143,7 +147,8 @@ def _run(
 def _settings(wish: Wish, path: str | None) -> Settings:
     return {
         "listen": {"bind": ["127.0.0.1:0", *([f"unix:{path}"] if path else [])]},
-        "process": {"workers": wish.workers, "accept": wish.accept},
+        "process": {"workers": wish.workers, "accept": wish.accept, "loop": wish.loop},
+        "http": {"parser": wish.http},
         "log": {"access": False},
     }
 

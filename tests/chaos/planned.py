@@ -11,6 +11,7 @@ from tests.process.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from random import Random
 
     from tests.chaos.clients import Load
     from tests.chaos.ledger import Ledger, Operation
@@ -23,6 +24,7 @@ class Scene:
     ledger: Ledger
     load: Load
     workers: int
+    rng: Random
 
 
 #: Its name, what is done, and whether it is left out when there is little time: it repeats what others do.
@@ -98,6 +100,30 @@ def restore_configuration(scene: Scene, row: Operation) -> None:
     _write_old_configuration(scene)
     row.say(scene.server.reload())
     _see_old_configuration(scene)
+
+
+def flurry(scene: Scene, row: Operation) -> None:
+    """Reloads and sizes in any order, each while the ones before are under way."""
+    server, size, sent = scene.server, scene.workers, []
+    for _ in range(12):
+        number = scene.rng.choice([signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1])
+        step = {signal.SIGTTIN: 1, signal.SIGTTOU: -1}.get(number, 0)
+        if 2 <= size + step <= scene.workers + 2:
+            size += step
+            mark = server.call(number)
+            sent.append(number.name)
+            if number == signal.SIGHUP:
+                server.expect("is ready and takes over|another reload follows", mark)
+            elif step:
+                server.expect(rf"{size} workers from now on", mark)
+    while size != scene.workers:
+        step = 1 if size < scene.workers else -1
+        size += step
+        mark = server.call(signal.SIGTTIN if step > 0 else signal.SIGTTOU)
+        server.expect(rf"{size} workers from now on", mark)
+    server.reload()
+    server.settled(scene.workers)
+    row.say(" ".join(sent))
 
 
 def upgrade(scene: Scene, row: Operation) -> None:
@@ -178,5 +204,6 @@ ROUND: tuple[Step, ...] = (
     ("USR2, WINCH, QUIT", upgrade, False),
     ("USR2, WINCH, HUP back, TERM", upgrade_and_back, False),
     ("three HUPs in a row", hang_up_three_times, True),
+    ("twelve signals", flurry, True),
     ("USR2, HUP new, TERM old", upgrade_beside, True),
 )
