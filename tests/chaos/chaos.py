@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,35 +112,39 @@ def _run(
     descriptors: int = 0,
 ) -> Report:
     report = Report(f"{part}, --accept {wish.accept}, {wish.workers} workers, seed {wish.seed}")
-    ledger = report.ledger
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-        path = f"{folder}/chaos.sock" if unix else None
-        settings = _settings(wish, path)
-        for section, values in changes.items():
-            settings[section] = {**settings.get(section, {}), **values}
-        server = stack.enter_context(Chaotic(folder, settings, descriptors=descriptors))
-        load = Load(ledger, ("127.0.0.1", server.port), unix=path, seed=wish.seed, pace=wish.pace)
-        stack.enter_context(load)
-        scene = Scene(server, ledger, load, wish.workers, random.Random(wish.seed))
-        try:
-            with ledger.operation("warm up") as row:
-                planned.warm_up(scene, row)
-            with ledger.operation("rest"):
-                load.calm()
-                report.before = server.state()
-                load.resume()
-            for name, operate in _rounds(wish, steps):
-                with ledger.operation(name) as row:
-                    operate(scene, row)
-            with ledger.operation("rest"):
-                load.calm()
-                server.settled(wish.workers)
-                report.after = server.state()
-        except AssertionError as error:
-            report.failed.append(f"{ledger.operations[-1].name}: {error}")
-        report.log = server.log()
+    try:
+        with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+            path = f"{name}/chaos.sock" if unix else None
+            settings = _settings(wish, path)
+            for section, values in changes.items():
+                settings[section] = {**settings.get(section, {}), **values}
+            server = Chaotic(Path(name), settings, descriptors=descriptors)
+            with server, Load(report.ledger, server, unix=path, seed=wish.seed, pace=wish.pace) as load:
+                try:
+                    _do(Scene(server, report.ledger, load, wish.workers, random.Random(wish.seed)), wish, steps, report)
+                finally:
+                    report.log = server.log()
+    except AssertionError as error:
+        report.failed.append(f"{report.ledger.operations[-1].name}: {error}")
     return report
+
+
+def _do(scene: Scene, wish: Wish, steps: Callable[[], Sequence[Step]], report: Report) -> None:
+    """One operation after another, between two rests."""
+    ledger, server, load = scene.ledger, scene.server, scene.load
+    with ledger.operation("warm up") as row:
+        planned.warm_up(scene, row)
+    with ledger.operation("rest"):
+        load.calm()
+        report.before = server.state()
+        load.resume()
+    for name, operate in _rounds(wish, steps):
+        with ledger.operation(name) as row:
+            operate(scene, row)
+    with ledger.operation("rest"):
+        load.calm()
+        server.settled(wish.workers)
+        report.after = server.state()
 
 
 def _settings(wish: Wish, path: str | None) -> Settings:

@@ -27,11 +27,13 @@ from typing import TYPE_CHECKING, Self
 from tests.chaos.app import content
 from tests.chaos.ledger import Ledger, Loss
 from tests.chaos.wire import PATIENCE, Wire, Wrong, chunked, request, split
+from tests.process.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.chaos.wire import Address
+    from tests.process.servers import Served
 
 #: What a draining worker waits before it closes a quiet connection is 1 s. From here on a loss may be that race.
 QUIET = 0.9
@@ -63,13 +65,14 @@ class Task:
 
 
 class Load:
-    """``with Load(ledger, address) as load: ...``; ``calm()`` closes all connections, ``resume()`` goes on."""
+    """``with Load(ledger, server) as load: ...``; ``calm()`` closes all connections, ``resume()`` goes on."""
 
     def __init__(
-        self, ledger: Ledger, address: Address, *, unix: str | None = None, seed: int = 0, pace: Pace | None = None
+        self, ledger: Ledger, server: Served, *, unix: str | None = None, seed: int = 0, pace: Pace | None = None
     ) -> None:
         self._ledger = ledger
-        self._address = address
+        self._server = server
+        self._address: Address = ""
         self._unix = unix
         self._seed = seed
         self._pace = pace or Pace()
@@ -84,6 +87,7 @@ class Load:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
+        self._address = ("127.0.0.1", self._server.port)
         self._thread.start()
         return self
 
@@ -95,10 +99,7 @@ class Load:
     def calm(self) -> None:
         """Until every client has finished what it had begun, and closed."""
         self._calm.set()
-        deadline = time.monotonic() + PATIENCE + PATIENCE / 2
-        while self._busy:
-            assert time.monotonic() < deadline, "a client does not come to rest"
-            time.sleep(LAG_INTERVAL)
+        wait_until(lambda: not self._busy, "every client has come to rest", timeout=1.5 * PATIENCE)
 
     def resume(self) -> None:
         self._calm.clear()

@@ -61,7 +61,7 @@ class Growing:
     def kill(self, scene: Scene, row: Operation) -> None:
         victim = scene.server.freeze(self.victim(scene))
         mark = scene.server.call(signal.SIGKILL, victim.pid)
-        _lost(scene, row, victim, mark, r"killed by SIGKILL \(not by aioserve")
+        _lost(scene, row, victim, mark, "killed by SIGKILL")
 
     def stop(self, scene: Scene, row: Operation) -> None:
         """It is frozen, and nobody but the watchdog does anything about it."""

@@ -57,8 +57,11 @@ class Wire:
                 await self._writer.wait_closed()
 
     def is_over(self) -> bool:
-        """Whether the server has closed, as far as the client has noticed."""
-        return self._reader.at_eof() or self._reader.exception() is not None
+        """Whether the server has closed in good order, as far as the client has noticed. Raises what else it did."""
+        error = self._reader.exception()
+        if error is not None:
+            raise error
+        return self._reader.at_eof()
 
     async def exchange(self, pieces: Sequence[bytes], *, expected: bytes, pause: float = 0.0) -> Answer:
         """Send the pieces with pauses between them, and take the answer, which must be ``expected``."""
