@@ -145,6 +145,9 @@ def _do(scene: Scene, wish: Wish, steps: Callable[[], Sequence[Step]], report: R
         load.calm()
         server.settled(wish.workers)
         report.after = server.state()
+        load.resume()
+    with ledger.operation("TERM") as row:
+        planned.stop(scene, row)
 
 
 def _settings(wish: Wish, path: str | None) -> Settings:

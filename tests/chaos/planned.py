@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from tests.chaos.clients import Load
-    from tests.chaos.ledger import Ledger, Operation
+    from tests.chaos.ledger import Ledger, Loss, Operation
     from tests.chaos.served import Chaotic
 
 
@@ -166,6 +167,23 @@ def upgrade_beside(scene: Scene, row: Operation) -> None:
     wait_until(lambda: old not in server.members(), "the old master has gone", timeout=LONG)
     server.settled(scene.workers)
     row.say(f"{old} -> {new}")
+
+
+def stop(scene: Scene, row: Operation) -> None:
+    """TERM: from then on new clients are refused, and that is all; what was accepted is served to its end."""
+    server, began = scene.server, time.monotonic()
+    answered = scene.ledger.answered.total()
+    wait_until(lambda: scene.ledger.answered.total() > answered + 500, "the load runs", timeout=LONG)
+
+    def excuse(loss: Loss) -> bool:
+        return loss.at > began and loss.stage == "connect"
+
+    scene.ledger.excuse(excuse)
+    server.call(signal.SIGTERM)
+    wait_until(lambda: not server.members(), "the server has stopped", timeout=LONG)
+    scene.load.calm()
+    assert not list(server.folder.glob("*.sock")), "the unix socket's file is left over"
+    row.say(f"{len(server.log().splitlines())} lines of log")
 
 
 def _write_old_configuration(scene: Scene) -> None:
