@@ -70,6 +70,9 @@ _REQUESTS: Final[dict[int, Event]] = {
 }
 _CAUGHT: Final = (*_REQUESTS, signal.SIGCHLD)
 
+#: epoll_wait(2) counts milliseconds in an int, which is less than a configuration can say (25 days). Seconds.
+_LONGEST_WAIT: Final = 3600.0
+
 
 @final
 class Master:
@@ -146,7 +149,7 @@ class Master:
     def _turn(self) -> None:
         wakes = [self._wake_at, *(observer.wake_at for observer in self._observers)]
         wake_at = min((wake for wake in wakes if wake is not None), default=None)
-        timeout = None if wake_at is None else max(0.0, wake_at - time.monotonic())
+        timeout = None if wake_at is None else min(max(0.0, wake_at - time.monotonic()), _LONGEST_WAIT)
         for key, _ in self._selector.select(timeout):
             if isinstance(key.data, int):
                 self._read_channel(key.data)
@@ -184,8 +187,8 @@ class Master:
 
     def _hear(self, pid: int, kin: Kin) -> None:
         messages, is_open = kin.channel.receive()
-        if not is_open and kin.channel.fileno() in self._selector.get_map():
-            self._selector.unregister(kin.channel)
+        if not is_open:
+            self._ignore(kin.channel)
         for message in messages:
             if isinstance(message, channels.ReadyMessage):
                 self._hands.joined(kin)
@@ -219,6 +222,8 @@ class Master:
         kin = self._kin.pop(pid)
         self._hands.left(kin)
         self._hear(pid, kin)
+        # It need not have come to its end: what the application has forked has a copy of the other one.
+        self._ignore(kin.channel)
         kin.channel.close()
 
     # What follows
@@ -245,6 +250,10 @@ class Master:
 
     def _listen(self, channel: channels.MasterChannel, pid: int) -> None:
         self._selector.register(channel, selectors.EVENT_READ, pid)
+
+    def _ignore(self, channel: channels.MasterChannel) -> None:
+        if channel.fileno() in self._selector.get_map():
+            self._selector.unregister(channel)
 
     def _close(self) -> None:
         self._selector.close()

@@ -114,6 +114,15 @@ def has_a_child(birth):
     return serve(birth)
 
 
+def forks(birth):
+    """As an application's pool of processes: each has a copy of everything, and outlives a worker that is killed."""
+    if os.fork() == 0:
+        os.close(1)
+        os.close(2)
+        signal.pause()
+    return serve(birth)
+
+
 def prints_without_newline(birth):
     print(f"buffered {birth.slot}", end="\n")
     return serve(birth)
@@ -146,7 +155,7 @@ def main(kinds):
         machine=Machine(
             [RoleSpec(role=Role.WORKER, slots=len(kinds), reloads=True, required=True, most=len(kinds) + 1)],
             Policy(
-                boot_timeout=20,
+                boot_timeout=float(os.environ.get("BOOT_TIMEOUT", "20")),
                 grace=20,
                 margin=1,
                 same_wish=0.0,

@@ -107,6 +107,20 @@ def test_term_ends_all_children_and_the_status_is_zero(serving):
     assert program.count("^told . SIGTERM") == 2
 
 
+def test_a_worker_is_replaced_although_a_process_that_it_forked_has_a_copy_of_its_channel(serving):
+    program, pids = serving("forks")
+    os.kill(pids[0], signal.SIGKILL)
+    assert program.expect_ready(1)[0] != pids[0]
+    program.send(signal.SIGTERM)
+    assert program.ends() == 0
+
+
+def test_a_time_that_is_longer_than_the_kernel_can_wait_is_waited_for_in_parts(serving):
+    program, _ = serving("serve", BOOT_TIMEOUT=str(365 * 86400))
+    program.send(signal.SIGTERM)
+    assert program.ends() == 0
+
+
 def test_interrupt_from_a_terminal_reaches_the_master_only(serving):
     program, _ = serving("serve", "serve")
     os.killpg(program.pid, signal.SIGINT)
