@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
@@ -28,7 +29,8 @@ from aioserve.observe.scoreboard import Scoreboard
 from aioserve.system import hooks
 from aioserve.system.hooks import Moment
 from aioserve.system.process import end_with_parent
-from aioserve.worker.main import run_worker
+from aioserve.worker.early import Early, StoppedEarly
+from aioserve.worker.main import CLEAN, run_worker
 from aioserve.worker.preload import preload
 
 if TYPE_CHECKING:
@@ -77,7 +79,13 @@ class Start:
 
 def supervise(config: Config, acceptor: Acceptor, start: Start) -> int:
     """Serve until stopped; the exit status."""
-    return _Server(config, acceptor, start).run()
+    early = Early()
+    with suppress(StoppedEarly), early:
+        server = _Server(config, acceptor, start)
+    if early.came is not None:
+        log.info("%s", early.why)
+        return CLEAN
+    return server.run()
 
 
 @final
@@ -137,6 +145,7 @@ class _Server:
         renewed = renew(self._config, wanted)
         if renewed.config.log != self._config.log:
             logs.configure(renewed.config.log)
+            self._give_logs_away(renewed.config)
         self._config = renewed.config
         for line in renewed.applied:
             log.info("the configuration has changed: %s", line)
@@ -163,8 +172,11 @@ class _Server:
 
     def _reopen_logs(self) -> None:
         logs.reopen()
+        self._give_logs_away(self._config)
+
+    def _give_logs_away(self, config: Config) -> None:
         if self._start.identity is not None:
-            surroundings.own_logs(self._config, self._start.identity)
+            surroundings.own_logs(config, self._start.identity)
 
     def _observers(self, scoreboard: Scoreboard) -> list[Observer]:
         observers: list[Observer] = []

@@ -1,4 +1,4 @@
-"""Signals to stop that come before there is a loop, while the application is imported.
+"""Signals to stop that come before there is a loop or a master's handlers, while the application is imported.
 
 The default action would end the process with the signal's status, which is no clean end, and a process 1 would not
 even see the signal: the kernel delivers to it only what it has a handler for (pid_namespaces(7)).
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 if TYPE_CHECKING:
     from types import FrameType
 
-#: Those that stop a server; a server that has a loop handles them there.
+#: Those that stop a server; one that runs has handlers of its own for them.
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 #: What a server installs while it runs, and whoever has called it gets back.
@@ -50,6 +50,11 @@ class Early:
         for number, handler in self._before.items():
             if handler is not None:  # it was not installed by Python
                 signal.signal(number, handler)
+
+    @property
+    def why(self) -> str:
+        """What the log says of it."""
+        return f"{self.came.name if self.came else 'a signal'}: stopped before the application was imported"
 
     def settle(self) -> bool:
         """Raise no more: the loop has handlers of its own. Whether a signal came in vain before."""

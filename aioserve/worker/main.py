@@ -110,7 +110,7 @@ def run_single(config: Config, listeners: Sequence[Listener], *, on_ready: Calla
         with early:
             _run(config, listeners, row=None, prepare=prepare, on_ready=on_ready)
     except StoppedEarly:
-        log.info("%s: stopped before the application was imported", early.came.name if early.came else "a signal")
+        log.info("%s", early.why)
     except BootError as error:
         log.critical("%s", error)
         if error.detail:

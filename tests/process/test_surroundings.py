@@ -198,6 +198,18 @@ def test_workers_open_their_logs_again_after_they_were_moved_away(place):
         assert {file.stat().st_uid for file in files} == {NOBODY.pw_uid}
 
 
+@needs_root
+def test_a_log_file_that_a_reload_names_is_given_to_the_workers(place):
+    place.joinpath("logs").mkdir(mode=0o755)
+    config = place / "aioserve.toml"
+    config.write_text(f"[log]\naccess_file = '{place}/logs/one'\n")
+    with Served("tells:app", "--user", "nobody", cwd=place) as server:
+        config.write_text(f"[log]\naccess_file = '{place}/logs/two'\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for("reload to generation 2 finished: 1 replaced")
+        assert (place / "logs" / "two").stat().st_uid == NOBODY.pw_uid
+
+
 def text(path):
     return path.read_text() if path.exists() else ""
 
@@ -290,6 +302,19 @@ def test_what_the_import_leaves_running_is_named(tmp_path):
         server.wait_for("--preload: the import of the application has started the thread 'poller'")
         server.wait_for("--preload: the import of the application has made an event loop")
         assert server.get().text == "Hello, World!"
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_server_that_is_stopped_while_it_preloads_ends_cleanly(tmp_path, sig):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "slow.py").write_text(f"open({str(tmp_path / 'fifo')!r}).read()\n")
+    pid_file = tmp_path / "pid"
+    arguments = ["slow:app", "--preload", "--app-dir", tmp_path, "--pid", pid_file]
+    with Served(*arguments, ready=False) as server, open(tmp_path / "fifo", "w"):
+        server.signal(sig)
+        assert server.wait() == 0
+        server.wait_for(f"{sig.name}: stopped before the application was imported")
+    assert not pid_file.exists()
 
 
 def test_an_application_that_cannot_be_preloaded_ends_with_3(tmp_path):
