@@ -86,7 +86,8 @@ class NotifySocket:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
                 sock.settimeout(_SEND_TIMEOUT)
-                sock.sendto(message.encode(), self._address)
+                # A status may quote a path, and a path need not be text.
+                sock.sendto(message.encode(errors="replace"), self._address)
         except OSError as error:
             return error.strerror or str(error)
         return ""

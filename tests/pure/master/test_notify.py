@@ -130,6 +130,12 @@ def test_a_message_is_one_datagram(bound):
     assert sock.recv(4096) == b"READY=1\nSTATUS=up"
 
 
+def test_a_file_name_that_is_no_text_can_be_told(bound):
+    path, sock = bound
+    NotifySocket(path).send("STATUS=no module in /srv/caf\udce9")
+    assert sock.recv(4096) == b"STATUS=no module in /srv/caf?"
+
+
 @pytest.mark.parametrize(
     ("address", "why"), [("/nowhere/at/all", "No such file"), ("vsock:2:1234", "neither a path nor")]
 )
