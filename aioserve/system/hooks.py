@@ -57,7 +57,7 @@ class _TooLongError(BaseException):
 
 @final
 class Hook:
-    """One function and its name. ``run`` raises nothing."""
+    """One function and its name. ``run`` raises nothing but the ``KeyboardInterrupt`` of a start."""
 
     def __init__(self, name: str, target: str, function: Callable[[Moment], object]) -> None:
         self.name: Final = name
@@ -86,7 +86,9 @@ class Hook:
                 self._function(moment)
         except _TooLongError:
             return f"was interrupted after {longest:g} s, in which this process did nothing else"
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the server goes on
+        except KeyboardInterrupt:  # before the master's handlers: somebody at a terminal does not want the server
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is (CancelledError, SystemExit), the server goes on
             return f"has failed:\n{trim(error)}"
         return ""
 

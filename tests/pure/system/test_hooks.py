@@ -1,5 +1,6 @@
 """The user's own functions: found, called, and kept from doing harm."""
 
+import asyncio
 import contextlib
 import signal
 import time
@@ -24,7 +25,7 @@ def test_a_hook_is_told_the_moment():
     assert told == [MOMENT]
 
 
-@pytest.mark.parametrize("error", [ValueError("no such table"), SystemExit(3)], ids=repr)
+@pytest.mark.parametrize("error", [ValueError("no such table"), SystemExit(3), asyncio.CancelledError()], ids=repr)
 def test_an_error_is_logged_with_the_name_of_the_hook_and_goes_no_further(caplog, error):
     def fails(_moment):
         raise error
