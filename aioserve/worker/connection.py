@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from aioserve.errors import RequestError
-from aioserve.http.reader import BODY, HEAD, RequestReader
+from aioserve.http.reader import BODY, WAIT, RequestReader
 from aioserve.http.server_fields import plain_response
 from aioserve.http.tables import reason_phrase
 from aioserve.http.writer import ResponseWriter
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
             return False
         if not self.reader.rest:
             cycle.writer.keep_alive = False
-        cycle.end()
+        cycle.wake()
         return True
 
     def pause_writing(self) -> None:
@@ -285,7 +285,8 @@ class Connection(asyncio.Protocol):
         self._await(Wait.BODY)
 
     def resume_reading(self) -> None:
-        if self._paused and self._transport is not None:
+        """Read on after a pause, but nothing in addition to bytes that have been read and are not parsed yet."""
+        if self._paused and self._transport is not None and not self.reader.rest:
             self._paused = False
             self._since = self.server.deadlines.now
             self._transport.resume_reading()
@@ -397,10 +398,10 @@ class Connection(asyncio.Protocol):
             self.resume_reading()
 
     def _resume(self) -> None:
-        """Serve what has waited behind the last request."""
-        if self._transport is not None and self.cycle is None:
+        """Parse what has been left of a read: it waited for its turn, or behind the last request."""
+        if self._transport is not None and (self.cycle is None or self.reader.stage is BODY):
             self.data_received(b"")
-            if not self.reader.rest:
+            if self.cycle is None or self.cycle.has_room:
                 self.resume_reading()
 
     def _hang(self) -> None:
@@ -412,7 +413,8 @@ class Connection(asyncio.Protocol):
         else:
             # The rest stays unread until it is its turn; then there is no more than this one read of it.
             self._pause_reading()
-            if reader.stage is HEAD:
+            if reader.stage is not WAIT:
+                # It was as much as one turn should bear, and may end within a body.
                 self.server.loop.call_soon(self._resume)
 
     def _await(self, wait: Wait) -> None:

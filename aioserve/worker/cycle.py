@@ -131,8 +131,17 @@ class Cycle:
         self._body_complete = True
         self._trailers = trailers
         self._continue = False
+        self.wake()
+
+    def wake(self) -> None:
+        """Let whoever waits in ``receive`` look again."""
         if self._arrival is not None:
             self._arrival.set()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more of the body may come before ``receive`` has taken some."""
+        return self._body_size < BODY_HIGH_WATER
 
     def detach(self, gone: bool) -> None:
         """The response is complete, or the client is ``gone``: wake whoever waits in ``receive``."""
@@ -265,8 +274,7 @@ class Cycle:
         The client is still there, so what it sends goes on being written.
         """
         self._farewell = self._farewell or ASKED
-        if self._arrival is not None:
-            self._arrival.set()
+        self.wake()
 
     def finished(self, task: asyncio.Task[Any]) -> None:
         """The application has returned or raised: judge what it has left behind."""

@@ -106,6 +106,47 @@ async def test_a_long_pipeline_is_answered_completely(connect):
     assert client.transport.take() == OK * 500
 
 
+@pytest.mark.parametrize("before", [30, 31, 32])
+async def test_a_body_behind_as_many_requests_as_one_turn_serves_is_read_to_its_end(connect, before):
+    client = connect(echo)
+    client.send(GET * before + POST + b"hello")
+    for _ in range(before):
+        await settle()
+    assert client.transport.take().endswith(b"\r\n\r\nhello")
+    assert client.transport.reading
+
+
+async def test_a_body_of_empty_lines_is_read_to_its_end_turn_by_turn(connect):
+    client = connect(echo)
+    body = b"\r\n\r\n" * 40_000
+    chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+    client.send(chunked % (len(body), body))
+    await settle()
+    assert client.transport.take().endswith(body)
+    assert client.transport.reading
+
+
+async def test_a_body_that_is_parsed_turn_by_turn_stays_unread_until_the_application_takes_it(connect):
+    gate = asyncio.Event()
+    sizes = []
+
+    async def app(scope, receive, send):
+        await gate.wait()
+        sizes.append(len(await read_body(receive)))
+
+    client = connect(app)
+    body = b"\r\n\r\n" * 40_000
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b" % (2 * len(body), body))
+    await settle()
+    assert not client.transport.reading
+    gate.set()
+    await settle()
+    assert client.transport.reading
+    client.send(body + b"\r\n0\r\n\r\n")
+    await settle()
+    assert sizes == [2 * len(body)]
+
+
 async def test_the_context_of_a_request_is_its_own(connect):
     variable = contextvars.ContextVar("variable", default="unset")
     seen = []
@@ -269,6 +310,22 @@ async def test_a_half_closed_client_gets_its_answer(connect):
     await settle()
     assert client.transport.take() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
     assert client.state == "closed"
+
+
+async def test_trailers_are_not_lost_when_the_client_half_closes_behind_them(connect):
+    gate = asyncio.Event()
+    messages = []
+
+    async def app(scope, receive, send):
+        await gate.wait()
+        messages.append(await receive())
+
+    client = connect(app)
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n")
+    client.protocol.eof_received()
+    gate.set()
+    await settle()
+    assert messages[0]["trailers"] == [(b"x-sum", b"1")]
 
 
 async def test_an_application_that_returns_on_a_half_close_is_no_error(connect, caplog):
