@@ -146,5 +146,6 @@ class Scoreboard:
 
 
 def _row(cells: memoryview, slot: int, seat: int) -> Row:
-    seats = [cells[start : start + ROW_CELLS] for start in range(0, len(cells), ROW_CELLS)][slot * SEATS :][:SEATS]
+    first = slot * SEATS * ROW_CELLS
+    seats = [cells[start : start + ROW_CELLS] for start in range(first, first + SEATS * ROW_CELLS, ROW_CELLS)]
     return Row(slot, seat, seats[seat], seats[1 - seat])
