@@ -43,6 +43,11 @@ TOLD: Final = 2
 #: Body bytes that wait for ``receive`` before the connection stops reading; uvicorn pauses at the same 64 KiB.
 BODY_HIGH_WATER: Final = 64 * 1024
 
+#: Bytes of unfinished responses that are written in one turn of the loop before others have theirs; and what a piece
+#: counts for on top of its own, so that small ones have a turn after some 250, a few milliseconds.
+STREAM_LIMIT: Final = 1024 * 1024
+PIECE_WEIGHT: Final = 4096
+
 
 @final
 class Cycle:
@@ -202,9 +207,13 @@ class Cycle:
             if writer.stage is DONE:
                 connection.response_complete(self)
                 return
-            if connection.closing:
-                # A transport that has failed drops what is written and never pauses: the loop must have a turn to say
-                # that the connection is lost, or an application that only sends would keep it for ever.
+            server = connection.server
+            server.streamed += len(data) + PIECE_WEIGHT
+            if server.streamed > STREAM_LIMIT or connection.closing:
+                # An application that only sends would keep the loop for ever if the client keeps up with it, since
+                # asyncio writes at once; or if the transport has failed, which then drops what is written and never
+                # pauses, until the loop has a turn to say that the connection is lost.
+                server.streamed = 0
                 await asyncio.sleep(0)
                 if self.gone:
                     raise ClientDisconnected("the client has closed the connection")

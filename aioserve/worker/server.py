@@ -111,6 +111,8 @@ class Server:
         self.requests: int = 0
         self.requests_total: int = 0
         self.rejected: int = 0
+        #: Counted by the cycles: what they have written since one of them last gave way to others.
+        self.streamed: int = 0
         self.connections: int = 0
         self.connections_total: int = 0
         self.request_limit: float = settings.limit_concurrency or math.inf

@@ -665,6 +665,23 @@ async def test_an_application_that_only_sends_lets_the_loop_say_that_the_connect
     assert len(raised) == 1
 
 
+@pytest.mark.parametrize(("size", "most"), [(100_000, 12), (1, 300)])
+async def test_an_application_that_only_sends_gives_way_to_others_while_the_client_keeps_up(connect, size, most):
+    sent = []
+    others = asyncio.Event()
+
+    async def app(scope, receive, send):
+        asyncio.get_running_loop().call_soon(others.set)
+        await send(START)
+        while not others.is_set() and len(sent) < 1000:
+            sent.append(size)
+            await send({"type": "http.response.body", "body": bytes(size), "more_body": True})
+        await send({"type": "http.response.body"})
+
+    assert (await connect(app).ask(GET)).endswith(b"\r\n0\r\n\r\n")
+    assert len(sent) <= most
+
+
 async def test_a_client_that_still_takes_its_answer_is_not_sent_away(connect):
     async def app(scope, receive, send):
         await answer(send, b"x" * 50_000)
