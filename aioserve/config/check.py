@@ -52,13 +52,18 @@ def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple
         notes.append(f"{speakers.place} has no effect without --proxy-protocol")
     if need_app and not any(path in settled and settled[path].value != "" for path in ("app.target", "app.mount")):
         found.lines.append("APP: missing; name the application as module:attribute, such as main:app")
-    notes += _useless_hooks(settled)
+    notes += _useless_without_a_master(settled)
+    if _value(settled, "limit.max_requests_jitter") and not _value(settled, "limit.max_requests"):
+        notes.append(f"{settled['limit.max_requests_jitter'].place} has no effect without --limit-max-requests")
     if _value(settled, "reload.enabled"):
         _one_worker_for_reload(settled, notes)
+        if _value(settled, "timeout.worker"):
+            place = settled["timeout.worker"].place
+            notes.append(f"{place} has no effect with --reload: a breakpoint stops the loop, too")
     else:
         notes += [
             f"{settled[path].place} has no effect without --reload"
-            for path in ("reload.dirs", "reload.includes", "reload.excludes")
+            for path in ("reload.dirs", "reload.includes", "reload.excludes", "reload.delay")
             if _value(settled, path)
         ]
     return settled, notes
@@ -134,12 +139,12 @@ def _nothing_loaded_too_early(given: dict[str, Given], found: Mistakes) -> None:
             )
 
 
-def _useless_hooks(given: dict[str, Given]) -> list[str]:
-    """Without a master nobody can call the hooks that run in it."""
+def _useless_without_a_master(given: dict[str, Given]) -> list[str]:
+    """It looks at workers from outside, and calls the hooks that run in it."""
     if _value(given, "process.accept") != "single":
         return []
     accept = given["process.accept"].place
-    paths = ("hooks.on_master_start", "hooks.on_worker_exit", "hooks.on_reload")
+    paths = ("timeout.worker", "timeout.boot", "hooks.on_master_start", "hooks.on_worker_exit", "hooks.on_reload")
     return [
         f"{given[path].place} has no effect with single ({accept}), which has no master"
         for path in paths

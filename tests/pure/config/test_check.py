@@ -129,6 +129,30 @@ def test_nothing_contradicts_what_is_not_preloaded():
 
 def test_what_belongs_to_reload_is_noted_without_it():
     assert loaded({"reload_dir": ["x"], "reload_include": []}).notes == ("--reload-dir has no effect without --reload",)
+    assert loaded({"reload_delay": "1s"}).notes == ("--reload-delay has no effect without --reload",)
+
+
+@pytest.mark.parametrize("name", ["timeout_worker", "timeout_boot", "on_master_start", "on_worker_exit", "on_reload"])
+def test_what_a_master_does_is_noted_without_one(name):
+    flag = f"--{name.replace('_', '-')}"
+    value = "5s" if name.startswith("timeout") else "ops:told"
+    assert loaded({name: value}).notes == ()
+    assert loaded({name: value, "accept": "single"}).notes == (
+        f"{flag} has no effect with single (--accept), which has no master",
+    )
+
+
+def test_a_limit_that_breakpoints_would_run_into_is_noted_under_reload():
+    assert loaded({"reload": True, "timeout_worker": "5s"}).notes == (
+        "--timeout-worker has no effect with --reload: a breakpoint stops the loop, too",
+    )
+
+
+def test_jitter_of_nothing_is_noted():
+    assert loaded({"limit_max_requests_jitter": "5", "limit_max_requests": "9"}).notes == ()
+    assert loaded({"limit_max_requests_jitter": "5"}).notes == (
+        "--limit-max-requests-jitter has no effect without --limit-max-requests",
+    )
 
 
 @pytest.mark.parametrize("off", [{}, {"proxy_protocol": "off"}])
