@@ -127,6 +127,18 @@ def killed_heir(scene: Scene, row: Operation) -> None:
     _whole(scene, row, mark, began=time.monotonic())
 
 
+def killed_predecessor(scene: Scene, row: Operation) -> None:
+    """The old master is killed when both serve: its workers finish what they have."""
+    server = scene.server
+    mark = server.call(signal.SIGUSR2)
+    old, new = server.master, int(server.expect(r"the new master, pid (\d+), serves", mark)[1])
+    server.call(signal.SIGKILL, old)
+    server.expect("the old master has gone", mark)
+    server.master = new
+    server.settled(scene.workers)
+    row.say(f"{old} -> {new}")
+
+
 def full_queue(scene: Scene, row: Operation) -> None:
     """More clients than the kernel's queue takes, and nobody accepts for a moment."""
     server = scene.server
@@ -223,6 +235,7 @@ def round_of_mishaps() -> tuple[Step, ...]:
         ("memory over the limit: recycled", growing.end, False),
         ("USR2, application broken", broken_upgrade, False),
         ("USR2, WINCH, KILL the new master", killed_heir, True),
+        ("USR2, KILL the old master", killed_predecessor, True),
     )
 
 
