@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aioserve import surroundings
@@ -53,7 +54,7 @@ def run(config: Config, *, origin: Origin | None = None, reread: Callable[[], Co
     origin = origin or Origin.now()
     predecessor = inherit(os.environ)
     surroundings.enter(config)
-    check_extras(config)
+    check_reload(config)
     logs.configure(config.log)
     config = surroundings.count_workers(config)
     identity = surroundings.take_identity(config)
@@ -95,15 +96,22 @@ def run(config: Config, *, origin: Origin | None = None, reread: Callable[[], Co
 def check(config: Config) -> None:
     """Import all applications, as a worker would. Raises ``BootError`` or ``ConfigError``."""
     surroundings.enter(config)
-    check_extras(config)
+    check_reload(config)
     hooks.load(config, (*hooks.MASTER, *hooks.WORKER))
     assemble(config)
 
 
-def check_extras(config: Config) -> None:
-    """Refuse what needs a package that is not installed."""
-    if config.reload.enabled and importlib.util.find_spec("watchfiles") is None:
+def check_reload(config: Config) -> None:
+    """Refuse what needs a package that is not installed, or a directory that is not there."""
+    if not config.reload.enabled:
+        return
+    if importlib.util.find_spec("watchfiles") is None:
         raise ConfigError(["--reload needs the package watchfiles: install aioserve[reload]"])
+    missing = [name for name in config.reload.dirs if not Path(name).exists()]
+    if missing:
+        raise ConfigError(
+            [f"--reload-dir {name}: there is no such directory; make it, or name another" for name in missing]
+        )
 
 
 def choose_acceptor(

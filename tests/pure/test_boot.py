@@ -7,8 +7,9 @@ import pytest
 
 from aioserve.accept.activation import Passed
 from aioserve.accept.base import Inherited
-from aioserve.boot import choose_acceptor
+from aioserve.boot import check_reload, choose_acceptor
 from aioserve.config.load import from_settings
+from aioserve.errors import ConfigError
 
 
 @pytest.fixture
@@ -58,3 +59,10 @@ def test_what_the_master_before_us_was_passed_is_taken_over_without_being_named(
     acceptor.open(inherited)
     assert acceptor.addresses() == urls(ports)
     acceptor.close()
+
+
+def test_a_directory_to_watch_that_is_not_there_is_a_mistake(tmp_path):
+    pytest.importorskip("watchfiles", reason="watchfiles is not installed (the extra reload)")
+    check_reload(from_settings(reload=True, reload_dir=[str(tmp_path)]))
+    with pytest.raises(ConfigError, match=f"^--reload-dir {tmp_path}/no: there is no such directory"):
+        check_reload(from_settings(reload=True, reload_dir=[str(tmp_path), f"{tmp_path}/no", f"{tmp_path}/nor"]))
