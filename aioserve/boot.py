@@ -66,13 +66,13 @@ def run(config: Config, *, origin: Origin | None = None, reread: Callable[[], Co
         if pid_file is not None:
             pid_file.claim(predecessor=predecessor.pid if predecessor is not None else 0)
             stack.callback(pid_file.release)
+        surroundings.raise_limits()
         try:
             acceptor.open(inherited)
         except BindError as error:
             log.critical("%s", error)
             return NOT_BOUND
         stack.callback(acceptor.close)
-        surroundings.raise_limits()
         try:
             if config.process.accept == "single":
                 announce(config, acceptor)

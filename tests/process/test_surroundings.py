@@ -257,6 +257,14 @@ def test_the_limit_of_open_files_is_raised_and_said():
         assert resource.prlimit(worker, resource.RLIMIT_NOFILE)[0] == highest
 
 
+def test_the_limit_of_open_files_is_raised_before_sockets_are_opened(tmp_path):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = f"resource.setrlimit(resource.RLIMIT_NOFILE, (24, {hard}))"
+    binds = [argument for number in range(24) for argument in ("--bind", f"unix:{tmp_path}/{number}")]
+    with Prepared(few, "plain:app", *binds) as server:
+        assert len(server.urls) == 24
+
+
 def test_workers_for_all_cpus_that_this_process_may_use():
     cpu = min(os.sched_getaffinity(0))
     with Prepared(f"os.sched_setaffinity(0, {{{cpu}}})", "plain:app", "--workers", "auto") as server:
