@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 HOG = []
 
 
-def content(seed, size):
+def content(seed: str, size: int) -> bytes:
     """The bytes that a stream of this seed and size consists of; the client makes them anew to compare."""
     return random.Random(seed).randbytes(size)
 

@@ -22,7 +22,7 @@ import random
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.chaos.app import content
 from tests.chaos.ledger import Ledger, Loss
@@ -30,7 +30,7 @@ from tests.chaos.wire import PATIENCE, Wire, Wrong, chunked, request, split
 from tests.process.servers import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from tests.chaos.wire import Address
     from tests.process.servers import Served
@@ -127,7 +127,7 @@ class Load:
             for kind, client in self._clients():
                 group.create_task(client, name=kind)
 
-    def _clients(self) -> Iterator[tuple[str, object]]:
+    def _clients(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         for kind, count in COUNTS.items():
             if kind == "unix" and self._unix is None:
                 continue

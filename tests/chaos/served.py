@@ -111,9 +111,10 @@ class Chaotic(Served):
 
     def expect(self, pattern: str, since: int) -> re.Match[str]:
         """The first match in the log after ``since``."""
-        return wait_until(
-            lambda: re.compile(pattern).search(self.log(), since), f"{pattern!r} in the log", timeout=LONG
-        )
+        wanted = re.compile(pattern)
+        found = wait_until(lambda: wanted.search(self.log(), since), f"{pattern!r} in the log", timeout=LONG)
+        assert found is not None
+        return found
 
     def reload(self) -> str:
         """HUP, until it is over: the line that says so."""
