@@ -76,10 +76,10 @@ class Load:
         self._unix = unix
         self._seed = seed
         self._pace = pace or Pace()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="chaos load", daemon=True)
+        self._thread = threading.Thread(target=self._main, name="chaos load", daemon=True)
+        self._error: BaseException | None = None
         self._stopping = False
         self._calm = threading.Event()
-        self._quiet = threading.Event()
         self._busy = 0
         self._late = 0.0
         self._late_at = 0.0
@@ -95,11 +95,14 @@ class Load:
         self._stopping = True
         self._thread.join(2 * PATIENCE)
         assert not self._thread.is_alive(), "a client hangs"
+        if self._error is not None:
+            raise AssertionError(f"a client has failed by itself: {self._error!r}") from self._error
 
     def calm(self) -> None:
         """Until every client has finished what it had begun, and closed."""
         self._calm.set()
         wait_until(lambda: not self._busy, "every client has come to rest", timeout=1.5 * PATIENCE)
+        assert self._thread.is_alive(), self._error
 
     def resume(self) -> None:
         self._calm.clear()
@@ -112,6 +115,12 @@ class Load:
             asyncio.run_coroutine_threadsafe(self._one_of_a_crowd(rng, hold), self._loop)
 
     # In the thread.
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except BaseException as error:
+            self._error = error
 
     async def _one_of_a_crowd(self, rng: random.Random, hold: float) -> None:
         self._busy += 1
