@@ -2,7 +2,8 @@
 
 The kernel moves the bytes from the file to the socket (sendfile(2)), once everything that the transport has buffered
 is out: uvloop writes at the end of a turn of the loop, and a file that is sent before that would overtake its own head.
-Where that cannot be done (a file that cannot be mapped, a transport that encrypts) the file is read and written.
+Where that cannot be done (a file that cannot be mapped, a transport that encrypts) the file is read and written; and
+where it fails, so that whoever is to blame says so: reading the disk, or the transport that the client has gone.
 
 A file is read where the loop runs, as nginx does it by default: a cold disk keeps the other connections waiting for
 the time of one piece.
@@ -11,11 +12,11 @@ the time of one piece.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import stat
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aioserve.errors import AppError, ClientDisconnected
@@ -33,9 +34,6 @@ PIECE: Final = 512 * 1024
 
 #: A file up to this many bytes is read and leaves with its head in one write: less work than the kernel's way.
 SMALL: Final = 32 * 1024
-
-#: sendfile(2) says these about a file or a socket that it cannot serve.
-_NOT_POSSIBLE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK, errno.ENOTSUP, errno.EOVERFLOW})
 
 
 class Part(NamedTuple):
@@ -73,14 +71,18 @@ def part_of_file(message: Message) -> Iterator[Part]:
     file, offset, count = message.get("file"), message.get("offset"), message.get("count")
     try:
         descriptor = file if isinstance(file, int) else file.fileno()  # type: ignore[union-attr]  # whatever it is
-        size = os.fstat(descriptor).st_size
+        found = os.fstat(descriptor)
     except (AttributeError, TypeError, ValueError, OSError) as error:
         raise AppError(f"http.response.zerocopysend has the file {file!r}, which is no open file: {error}") from error
     for name, number in (("offset", offset), ("count", count)):
         if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
             raise AppError(f"http.response.zerocopysend has the {name} {number!r}, which is no number of bytes")
+    if not stat.S_ISREG(found.st_mode):
+        raise AppError(
+            f"http.response.zerocopysend has the file {file!r}, which is no regular file; send what it gives"
+        )
     begin = _position(file, descriptor) if offset is None else offset
-    there = max(size - begin, 0)
+    there = max(found.st_size - begin, 0)
     if count is not None and count > there:
         raise AppError(f"http.response.zerocopysend asks for {count} bytes where the file has {there}")
     wanted = there if count is None else count
@@ -111,6 +113,8 @@ async def send_part(cycle: Cycle, connection: Connection, part: Part) -> None:
         return
     writer = cycle.writer
     connection.write(writer.begin_file(part.size, more=part.more))
+    if not cycle.first_byte:
+        cycle.first_byte = perf_counter()
     if not writer.bodiless:
         sendable = await _flushed(connection)
         if cycle.gone:
@@ -132,11 +136,8 @@ async def _by_kernel(cycle: Cycle, connection: Connection, part: Part) -> int:
                 sent = os.sendfile(out, part.descriptor, offset, min(end - offset, PIECE))
             except BlockingIOError:
                 await _writable(connection, out)
-            except OSError as error:
-                if error.errno in _NOT_POSSIBLE:
-                    return offset
-                connection.abort()
-                raise ClientDisconnected("the client has closed the connection") from error
+            except OSError:
+                return offset
             else:
                 _refuse_shrunk(part, sent or offset - part.offset, at_end=sent == 0)
                 offset += sent
@@ -156,6 +157,7 @@ async def _by_hand(cycle: Cycle, connection: Connection, part: Part, offset: int
         cycle.writer.sent += len(data)
         connection.write(data)
         await _flushed(connection)
+        await asyncio.sleep(0)
         if cycle.gone:
             raise ClientDisconnected("the client has closed the connection")
 

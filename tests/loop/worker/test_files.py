@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 
 import pytest
 
 import aioserve
+from aioserve.errors import ClientDisconnected
 from aioserve.worker import files
 from aioserve.worker.loops import new_loop
 
@@ -126,13 +128,31 @@ def test_the_connection_goes_on_after_a_file(ask, tmp_path):
     assert received.count(LARGE) == 2
 
 
-def test_a_file_that_cannot_be_mapped_is_read(ask, monkeypatch, tmp_path):
+@pytest.mark.parametrize("reason", [errno.EINVAL, errno.EIO, errno.ECONNRESET])
+def test_a_file_that_the_kernel_does_not_send_is_read(ask, caplog, monkeypatch, tmp_path, reason):
     def refuse(*_):
-        raise OSError(22, "Invalid argument")
+        raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(os, "sendfile", refuse)
     (tmp_path / "file").write_bytes(LARGE)
     assert ask(responding(pathsend(tmp_path / "file"))).endswith(b"\r\n\r\n" + LARGE)
+    assert not caplog.records
+
+
+def test_a_file_that_can_neither_be_sent_nor_read_is_an_error_in_the_log(ask, caplog, monkeypatch, tmp_path):
+    def fail(*_):
+        raise OSError(errno.EIO, "the disk is broken")
+
+    async def read(reader, writer):
+        with pytest.raises(ConnectionResetError):
+            while await reader.read(1 << 16):
+                pass
+
+    monkeypatch.setattr(os, "sendfile", fail)
+    monkeypatch.setattr(os, "pread", fail)
+    (tmp_path / "file").write_bytes(LARGE)
+    ask(responding(pathsend(tmp_path / "file")), read=read)
+    assert [record.exc_info[1].strerror for record in caplog.records] == ["the disk is broken"]
 
 
 def test_a_file_that_shrinks_while_it_is_sent_breaks_the_connection(ask, caplog, tmp_path):
@@ -154,19 +174,29 @@ def test_a_file_that_shrinks_while_it_is_sent_breaks_the_connection(ask, caplog,
 def test_a_client_that_does_not_read_a_file_is_reset(ask, caplog, tmp_path):
     (tmp_path / "file").write_bytes(LARGE * 16)
 
+    left = asyncio.Event()
+
+    async def app(scope, receive, send):
+        try:
+            await responding(pathsend(tmp_path / "file"))(scope, receive, send)
+        except ClientDisconnected:
+            left.set()
+            raise
+
     async def read(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.pause_reading()
-        while "closed: it has read" not in caplog.text:
-            await asyncio.sleep(0.01)
+        await left.wait()
 
     caplog.set_level("INFO")
-    ask(responding(pathsend(tmp_path / "file")), read=read, timeout_write=0.2)
+    ask(app, read=read, timeout_write=0.2)
+    assert "closed: it has read next to nothing" in caplog.text
 
 
-def test_a_client_that_leaves_while_a_file_is_sent_is_told_to_the_application(ask, tmp_path):
+def test_a_client_that_leaves_while_a_file_is_sent_is_told_to_the_application_alone(ask, caplog, tmp_path):
     (tmp_path / "file").write_bytes(LARGE * 16)
     seen = []
+    left = asyncio.Event()
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -174,15 +204,17 @@ def test_a_client_that_leaves_while_a_file_is_sent_is_told_to_the_application(as
             await send(pathsend(tmp_path / "file"))
         except OSError as error:
             seen.append(type(error).__name__)
+            left.set()
+            raise
 
     async def read(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
-        while not seen:
-            await asyncio.sleep(0.01)
+        await left.wait()
 
     ask(app, read=read)
     assert seen == ["ClientDisconnected"]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -205,6 +237,16 @@ def test_what_is_no_file_is_a_500_and_a_line_in_the_log(ask, caplog, message, wo
     assert len(lines) == 1
     assert "the application: GET '/': " in lines[0]
     assert words in lines[0]
+
+
+def test_a_pipe_is_no_file_of_length_0(ask, caplog):
+    reader, writer = os.pipe()
+    try:
+        assert ask(responding(zerocopysend(reader, offset=0))).startswith(b"HTTP/1.1 500")
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert "no regular file" in caplog.text
 
 
 def test_more_than_the_file_has_is_a_500(ask, caplog, tmp_path):
