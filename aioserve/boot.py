@@ -20,7 +20,7 @@ from aioserve.accept.sockets import SocketOptions
 from aioserve.config.addresses import FdAddress, NamedAddress, parse_address
 from aioserve.errors import BindError, BootError, ConfigError
 from aioserve.master.machine import CANNOT_START
-from aioserve.master.notify import NotifySocket
+from aioserve.master.notify import EXTEND, PULSE, NotifySocket
 from aioserve.master.upgrade import Origin, inherit
 from aioserve.observe import log as logs
 from aioserve.supervise import Start, run_hook, supervise
@@ -148,24 +148,36 @@ def run_alone(config: Config, acceptor: Acceptor, manager: Manager | None) -> in
     def on_ready() -> None:
         log.info("ready: this process")
         if manager is not None:
-            notify_alone(manager)
+            notify_ready(manager)
         run_hook(mine, "on_worker_ready", slot=0, generation=1)
 
+    def on_stop() -> None:
+        if manager is not None:
+            notify_stopping(manager)
+
     run_hook(mine, "on_worker_start", slot=0, generation=1)
-    return run_single(config, acceptor.listeners(0), on_ready=on_ready)
+    return run_single(config, acceptor.listeners(0), on_ready=on_ready, on_stop=on_stop)
 
 
-def notify_alone(manager: Manager) -> None:
+def notify_ready(manager: Manager) -> None:
     """Say that this process serves, and then again and again, as long as its loop turns."""
     send = NotifySocket(manager.address).send
     send("READY=1\nSTATUS=serving: one process")
     if manager.watchdog is not None:
-        feed_watchdog(asyncio.get_running_loop(), send, manager.watchdog / 2)
+        repeat(asyncio.get_running_loop(), send, "WATCHDOG=1", manager.watchdog / 2)
 
 
-def feed_watchdog(loop: asyncio.AbstractEventLoop, send: Callable[[str], None], interval: float) -> None:
-    send("WATCHDOG=1")
-    loop.call_later(interval, feed_watchdog, loop, send, interval)
+def notify_stopping(manager: Manager) -> None:
+    """Say that this process stops, and ask for more time until it has."""
+    send = NotifySocket(manager.address).send
+    send("STOPPING=1\nSTATUS=stopping")
+    repeat(asyncio.get_running_loop(), send, EXTEND, PULSE)
+
+
+def repeat(loop: asyncio.AbstractEventLoop, send: Callable[[str], None], message: str, interval: float) -> None:
+    """Send the message now, and again after each interval."""
+    send(message)
+    loop.call_later(interval, repeat, loop, send, message, interval)
 
 
 def announce(config: Config, acceptor: Acceptor) -> None:

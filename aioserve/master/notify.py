@@ -33,7 +33,7 @@ VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 #: How often more time is asked for, and how much: three times that, so that one late message costs nothing. Seconds.
 PULSE: Final = 5.0
 EXTENSION: Final = 15.0
-_EXTEND: Final = f"EXTEND_TIMEOUT_USEC={int(EXTENSION * 1e6)}"
+EXTEND: Final = f"EXTEND_TIMEOUT_USEC={int(EXTENSION * 1e6)}"
 
 #: A full queue of the service manager's socket holds the master up for so long at most, in seconds.
 _SEND_TIMEOUT: Final = 1.0
@@ -116,7 +116,7 @@ class ServiceManager:
 
     def saw(self, event: Event, actions: Sequence[Action], now: float) -> None:
         if isinstance(event, Started):
-            self._send(f"STATUS=starting\n{_EXTEND}")
+            self._send(f"STATUS=starting\n{EXTEND}")
             self._pulse_at = now + PULSE
         self._succession(event)
         for action in actions:
@@ -128,7 +128,7 @@ class ServiceManager:
     def tick(self, now: float) -> None:
         if self._pulse_at is not None and self._pulse_at <= now:
             self._pulse_at = now + PULSE
-            self._send(_EXTEND)
+            self._send(EXTEND)
         if self._watchdog_at is not None and self._interval is not None and self._watchdog_at <= now:
             self._watchdog_at = now + self._interval
             self._feed_watchdog()
@@ -162,7 +162,7 @@ class ServiceManager:
                 self._watchdog_at = now + self._interval
         else:
             self._pulse_at = now + PULSE
-            lines.append(_EXTEND)
+            lines.append(EXTEND)
         if mark.milestone is Milestone.RELOADING:
             # Type=notify-reload takes only what is younger than the signal that it has sent.
             lines.append(f"MONOTONIC_USEC={int(now * 1e6)}")

@@ -87,11 +87,14 @@ def run_worker(
     return CLEAN
 
 
-def run_single(config: Config, listeners: Sequence[Listener], *, on_ready: Callable[[], None]) -> int:
+def run_single(
+    config: Config, listeners: Sequence[Listener], *, on_ready: Callable[[], None], on_stop: Callable[[], None]
+) -> int:
     """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status."""
     early = Early()
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
+        stop.then = on_stop
         loop.add_signal_handler(signal.SIGTERM, stop.insist)
         loop.add_signal_handler(signal.SIGINT, stop.insist)
         # Its default action would end the server in the middle of its requests.

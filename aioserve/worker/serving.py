@@ -38,16 +38,21 @@ class Stop:
     def __init__(self) -> None:
         self.requested = asyncio.Event()
         self.quick = asyncio.Event()
+        #: What is done when it is said for the first time.
+        self.then: Callable[[], None] | None = None
         self._since = 0.0
 
     def gracefully(self) -> None:
         """Drain, then stop. Saying it again changes nothing."""
-        self.requested.set()
+        if not self.requested.is_set():
+            self.requested.set()
+            if self.then is not None:
+                self.then()
 
     def quickly(self) -> None:
         """Cut what is in flight, then stop."""
         self.quick.set()
-        self.requested.set()
+        self.gracefully()
 
     def insist(self) -> None:
         """Gracefully the first time, quickly from then on: what a person at a terminal means."""

@@ -213,6 +213,15 @@ def test_ready_is_said_when_requests_are_answered_and_not_before(tmp_path):
         assert server.get().text == "Hello, World!"
 
 
+def test_one_process_says_that_it_stops_and_asks_for_time(tmp_path):
+    with told(tmp_path) as manager, Served("plain:app", "--accept", "single", env=manager.environ) as server:
+        manager.wait_for("READY=1")
+        server.signal(signal.SIGTERM)
+        assert manager.wait_for("STOPPING=1")["STATUS"] == "stopping"
+        manager.wait_for("EXTEND_TIMEOUT_USEC=15000000")
+        assert server.wait() == 0
+
+
 @pytest.mark.parametrize("accept", ["shared", "single"])
 def test_the_watchdog_is_fed(tmp_path, accept):
     with told(tmp_path) as manager:
