@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 #: What a server installs while it runs, and whoever has called it gets back.
-_CHANGED: Final = (*_STOPPING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+_CHANGED: Final = (
+    *_STOPPING,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGALRM,
+)
 
 
 #: Python drops an exception that a signal handler raises within a weak reference's callback, which importlib has, and
