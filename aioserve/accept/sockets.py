@@ -132,8 +132,8 @@ def bind_unix(
     path = address.path
     _clear_the_way(address)
     with ExitStack() as stack:
-        sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             # bind(2) makes the file with 0777 less the umask. A chmod afterwards goes by name, and a name may have
             # become a link to something else; nobody can connect before listen() in either case.
             old_umask = os.umask(0o777 & ~mode)

@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 import socket
 import stat
 import sys
@@ -415,3 +416,13 @@ class TestAdvice:
     def test_every_refusal_of_a_unix_address_says_what_to_do(self, number, words):
         advice = sockets._unix_advice(UnixAddress("/run/shop/s"), OSError(number, os.strerror(number)))
         assert (advice.startswith("unix:/run/shop/s: "), words in advice) == (True, True)
+
+
+def test_a_want_of_descriptors_is_told_with_the_address(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(BindError, match=f"^unix:{tmp_path}/s: Too many open files$"):
+            bind_unix(UnixAddress(f"{tmp_path}/s"), backlog=1, mode=0o600)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
