@@ -99,11 +99,7 @@ def take_passed() -> tuple[Passed, ...]:
 
 def take_manager() -> Manager | None:
     """The service manager that wants to be told how the server is."""
-    manager = Manager.of(os.environ, os.getpid())
-    if manager is not None and manager.watchdog is not None:
-        # A new master program of another process id takes the watchdog over with everything else.
-        os.environ.pop("WATCHDOG_PID", None)
-    return manager
+    return Manager.of(os.environ, os.getpid())
 
 
 def settle_in(identity: Identity | None) -> None:
