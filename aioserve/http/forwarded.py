@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.errors import ConfigError
-from aioserve.http.tables import AUTHORITY
+from aioserve.http.head import is_authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -266,7 +266,7 @@ def _port(text: str) -> int | None:
 def _host(text: str) -> bytes | None:
     """A value that may stand in a Host field."""
     host = text.encode("latin-1")
-    return host if len(host) <= _LONGEST_HOST and AUTHORITY.fullmatch(host) is not None else None
+    return host if len(host) <= _LONGEST_HOST and is_authority(host) else None
 
 
 def _has_port(host: bytes) -> bool:

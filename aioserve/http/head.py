@@ -176,22 +176,24 @@ def read_line(raw_line: bytes) -> RequestLine:
 
 def check_host(value: bytes) -> None:
     """Refuse a Host value that is no ``host [":" port]`` (9112 3.2), and remember one that is."""
-    check_authority(value, "the Host field is not a host with an optional port")
+    if not is_authority(value):
+        raise RequestError(400, "the Host field is not a host with an optional port")
     if len(_KNOWN_HOSTS) >= _KNOWN_HOSTS_LIMIT:
         _KNOWN_HOSTS.clear()
     _KNOWN_HOSTS.add(value)
 
 
-def check_authority(value: bytes, reason: str) -> None:
-    """Refuse what is no ``host [":" port]`` that can be."""
+def is_authority(value: bytes) -> bool:
+    """Whether ``value`` is a ``host [":" port]`` that can be."""
     found = AUTHORITY.fullmatch(value)
     if found is None or int(found["port"] or 0) > 65535:
-        raise RequestError(400, reason)
+        return False
     if found["address"] is not None:
         try:
             IPv6Address(found["address"].decode("ascii"))
         except ValueError:
-            raise RequestError(400, reason) from None
+            return False
+    return True
 
 
 def read_connection(head: Head, value: bytes) -> None:
@@ -285,7 +287,8 @@ def read_odd_target(method: str, target: bytes) -> tuple[bytes | None, bytes]:
         raise RequestError(400, "the request target is neither a path nor an http URL")
     end = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
     authority, path = rest[:end], rest[end:]
-    check_authority(authority, "the authority of the request target is not a host with an optional port")
+    if not is_authority(authority):
+        raise RequestError(400, "the authority of the request target is not a host with an optional port")
     if not path:
         # 9112 3.2.4: an OPTIONS for the whole server, as a proxy was given it.
         path = b"*" if method == "OPTIONS" else b"/"

@@ -172,6 +172,8 @@ def test_a_bad_scheme_leaves_the_one_of_the_connection():
         (["X-Forwarded-Host: shop.example/path"], None),
         (["X-Forwarded-Host: shop example"], None),
         (["X-Forwarded-Host: "], None),
+        (["X-Forwarded-Host: shop.example:65536"], None),
+        (["X-Forwarded-Host: [2003::9::1]"], None),
         (["X-Forwarded-Host: " + "a" * 300], None),
         (["X-Forwarded-Proto: https"], None),
     ],
