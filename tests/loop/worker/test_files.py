@@ -266,3 +266,11 @@ def test_no_descriptor_is_left_behind(ask, tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     ask(responding(pathsend(tmp_path / "file")), GET.replace(b"Connection: close\r\n", b"") * 3 + GET)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_the_access_log_knows_when_the_head_of_a_file_left(connect, tmp_path):
+    (tmp_path / "file").write_bytes(LARGE)
+    client = connect(responding(pathsend(tmp_path / "file")))
+    await client.ask(GET.replace(b"GET", b"HEAD"))
+    (cycle,) = client.server.access.cycles
+    assert cycle.started < cycle.first_byte < cycle.ended
