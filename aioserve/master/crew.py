@@ -30,7 +30,8 @@ class Crew:
 
     def __init__(self, specs: Sequence[RoleSpec], policy: Policy) -> None:
         self.specs: Final = tuple(specs)
-        self.policy = policy
+        self.policy = policy  # the newest
+        self.policies: dict[int, Policy] = {1: policy}  # of every generation that children belong to, or may
         self.phase = Phase.NEW
         self.dormant = False  # all workers have been told to leave, and the master stays: a new one serves
         self.shared = False  # the sockets are another master's too: it is not ours to say who gets connections
@@ -58,6 +59,13 @@ class Crew:
     def children(self) -> list[Child]:
         """All processes that have been started and not been reaped."""
         return list(self.by_pid.values())
+
+    @property
+    def generations(self) -> set[int]:
+        """Those that there are children of, and those of the next ones."""
+        return {child.generation for slot in self.slots for child in slot.children} | {
+            slot.generation for slot in self.slots
+        }
 
     def required(self) -> Iterator[Slot]:
         return (slot for slot in self.slots if slot.spec.required)
@@ -108,13 +116,13 @@ class Crew:
         seat = slot.free_seat
         assert seat is not None, f"{slot.label}: both seats are taken"
         self._serial += 1
-        child = slot.seats[seat] = Child(slot, seat, generation, self._serial)
+        child = slot.seats[seat] = Child(slot, seat, generation, self._serial, self.policies[generation])
         self.actions.append(Spawn(slot.spec.role, slot.number, seat, generation))
         return child
 
     def dismiss(self, child: Child) -> None:
         """Tell it to leave, as the phase has it. Who was told before, or is leaving anyway, keeps its deadline."""
-        policy = self.policy
+        policy = child.policy
         if self.phase is Phase.QUITTING:
             if child.life not in {Life.BOOTING, Life.READY, Life.DRAINING}:
                 return

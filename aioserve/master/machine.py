@@ -99,8 +99,7 @@ class Machine:
     @property
     def generations(self) -> set[int]:
         """Those that children belong to, or may belong to."""
-        children = {child.generation for slot in self._crew.slots for child in slot.children}
-        return children | {slot.generation for slot in self._crew.slots} | {self._rollout.good}
+        return self._rollout.generations
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take in one event and answer what to do. ``WakeAt`` comes last, or ``Quit`` when all is over."""
@@ -174,7 +173,7 @@ class Machine:
         crew = self._crew
         child = crew.seat(event.role, event.slot, event.seat)
         child.pid = event.pid
-        child.deadline = crew.now + crew.policy.boot_timeout
+        child.deadline = crew.now + child.policy.boot_timeout
         child.move(Life.BOOTING)
         crew.by_pid[event.pid] = child
         if not crew.wants(child.slot):

@@ -25,7 +25,7 @@ from aioserve.master.slots import Life
 if TYPE_CHECKING:
     from aioserve.master.crew import Crew
     from aioserve.master.events import Prepared, PrepareFailed, ReloadRequested, ResizeRequested
-    from aioserve.master.slots import Child, Slot
+    from aioserve.master.slots import Child, Policy, Slot
 
 
 @final
@@ -35,6 +35,7 @@ class Reload:
 
     generation: int
     before: dict[Slot, int]  # the generations that slots had
+    policy: Policy  # what it was
     queue: deque[Slot] = field(default_factory=deque)
     prepared: bool = False
     total: int = 0
@@ -72,6 +73,11 @@ class Rollout:
         self._step: Step | None = None
 
     @property
+    def generations(self) -> set[int]:
+        """Those that children belong to, or may belong to."""
+        return self._crew.generations | {self.good}
+
+    @property
     def shrinks(self) -> bool:
         """A slot is being taken away."""
         return self._step is not None and self._step.successor is None
@@ -105,7 +111,9 @@ class Rollout:
         if reload is None or reload.generation != event.generation:
             return
         reload.prepared = True
-        crew.policy = event.policy
+        used = self.generations
+        crew.policies = {number: policy for number, policy in crew.policies.items() if number in used}
+        crew.policies[event.generation] = crew.policy = event.policy
         if event.workers != self.configured:
             self.configured = event.workers
             self._wanted_size = min(event.workers, self._spec.room)
@@ -265,7 +273,7 @@ class Rollout:
         crew = self._crew
         self._wanted = None
         self._generation += 1
-        self._reload = Reload(self._generation, {slot: slot.generation for slot in crew.slots})
+        self._reload = Reload(self._generation, {slot: slot.generation for slot in crew.slots}, crew.policy)
         crew.say(Level.INFO, f"{event.reason}: reload to generation {self._generation}")
         crew.mark(Milestone.RELOADING, f"reloading to generation {self._generation}")
         crew.actions.append(Prepare(self._generation))
@@ -274,6 +282,8 @@ class Rollout:
         crew = self._crew
         if reload.failure:
             self._revert(reload)
+            if not reload.replaced:
+                crew.policy = reload.policy
             crew.say(
                 Level.ERROR,
                 f"reload to generation {reload.generation} failed: {reload.failure}; "

@@ -122,6 +122,7 @@ class Child:
     seat: int
     generation: int
     serial: int  # of two children of a slot, the one with the lower number is the older
+    policy: Policy  # of its generation: the child itself goes by these times
     life: Life = Life.SPAWNING
     pid: int = 0
     ready_at: float | None = None

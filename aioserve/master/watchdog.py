@@ -65,7 +65,7 @@ class Watchdog:
 
     def give_up_boot(self, child: Child) -> None:
         """It is not ready in time."""
-        child.failure = f"not ready after {self._crew.policy.boot_timeout:g} s (timeout.boot), killed"
+        child.failure = f"not ready after {child.policy.boot_timeout:g} s (timeout.boot), killed"
         self._give_up(child)
 
     def press(self, child: Child) -> None:

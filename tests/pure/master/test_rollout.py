@@ -271,6 +271,24 @@ class TestReload:
         story.feed(HUP)
         assert (story.machine.policy.grace, story.machine.workers) == (7, 2)
 
+    def test_a_worker_has_the_time_to_drain_that_its_own_configuration_gives_it(self):
+        story = Story().serving()
+        story.policy = dataclasses.replace(story.policy, grace=7)
+        story.feed(HUP)
+        assert story.feed(Ready(102)) == [(101, Sig.TERM)]
+        assert story.wake_at == story.now + 30 + 5
+        story.leaves(101)
+        assert story.feed(TERM) == [(102, Sig.TERM)]
+        assert story.wake_at == story.now + 7 + 5
+
+    def test_a_reload_that_replaced_nobody_leaves_the_policy_as_it_was(self):
+        story = Story().serving()
+        story.policy = dataclasses.replace(story.policy, grace=7)
+        story.feed(HUP)
+        story.feed(BootFailed(102, "no such module", ""))
+        story.dies(102, 3)
+        assert story.machine.policy.grace == 30
+
 
 class TestRecycling:
     def test_the_successor_is_first(self):
