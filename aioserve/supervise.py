@@ -121,23 +121,10 @@ class _Server:
         ).run()
 
     def _generation(self, config: Config) -> Generation:
-        timeout = config.timeout
-        policy = Policy(
-            boot_timeout=timeout.boot,
-            # A developer's breakpoint stops the loop, and is not to be shot at.
-            worker_limit=max(timeout.worker, SHORTEST_LIMIT) if timeout.worker and not config.reload.enabled else 0.0,
-            drain_delay=timeout.drain_delay,
-            grace=timeout.graceful_shutdown,
-            margin=timeout.lifespan_shutdown + KILL_MARGIN,
-            linger=self._acceptor.linger,
-            boot_failure_ends=not config.reload.enabled,
-            no_reload=NO_RELOAD if config.process.preload else "",
-        )
-
         def child(birth: Birth) -> int:
             return self._be_child(config, birth)
 
-        return Generation(child, config.process.workers, policy)
+        return Generation(child, config.process.workers, policy_of(config, linger=self._acceptor.linger))
 
     def _renew(self) -> Generation:
         """Read the configuration again. Raises ``ConfigError``, and then nothing has changed."""
@@ -185,6 +172,24 @@ class _Server:
         if self._start.pid_file is not None:
             observers.append(Namesake(self._start.pid_file))
         return [*observers, TurningPoints(self._hooks, pid=self._pid)]
+
+
+def policy_of(config: Config, *, linger: float) -> Policy:
+    """The numbers that a master goes by."""
+    timeout = config.timeout
+    # Applications shut down one after another.
+    applications = len(config.app.mount) + bool(config.app.target)
+    return Policy(
+        boot_timeout=timeout.boot,
+        # A developer's breakpoint stops the loop, and is not to be shot at.
+        worker_limit=max(timeout.worker, SHORTEST_LIMIT) if timeout.worker and not config.reload.enabled else 0.0,
+        drain_delay=timeout.drain_delay,
+        grace=timeout.graceful_shutdown,
+        margin=timeout.lifespan_shutdown * applications + KILL_MARGIN,
+        linger=linger,
+        boot_failure_ends=not config.reload.enabled,
+        no_reload=NO_RELOAD if config.process.preload else "",
+    )
 
 
 def run_hook(found: Mapping[str, Hook], name: str, *, slot: int | None = None, generation: int = 1) -> None:
