@@ -211,11 +211,13 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         cycle = self.cycle
-        self._since = self.server.deadlines.now
         if cycle is not None:
+            # Until receive() waits for more: an application that works on what it has is not the client's fault.
+            self._waiting = NOTHING
             if not cycle.feed(data):
                 self._pause_reading()
             return
+        self._since = self.server.deadlines.now
         self._discarded += len(data)
         if self._discarded > DISCARD_LIMIT:
             self._linger()

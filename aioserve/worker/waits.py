@@ -5,8 +5,8 @@
     HEAD       the rest of a head                           header_timeout      408
     BODY       more of a body that is wanted                body_timeout        408, or reset within a response
     NOTHING    the application                              -
-    LINGER     the client to read its answer and leave      LINGER_SECONDS      abort
-    CLOSING    the kernel to take the last bytes            write_timeout       abort
+    LINGER     the client to read its answer and leave      LINGER_SECONDS      abort, unless it still reads
+    CLOSING    the kernel to take the last bytes            write_timeout       reset
 
 Besides, while the client does not read (``write_resumed`` is set), write_timeout without progress resets.
 """

@@ -444,6 +444,36 @@ async def test_a_slow_application_is_not_limited(connect):
     assert client.transport.take() == OK
 
 
+@pytest.mark.parametrize("unread", [0, 100_000])
+async def test_an_application_that_is_slow_with_a_part_of_the_body_is_not_limited(connect, unread):
+    gate = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        await gate.wait()
+        await answer(send, await read_body(receive))
+
+    client = connect(app)
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100001\r\n\r\n")
+    await client.ask(b"x")
+    client.send(b"x" * unread)
+    client.wait(500)
+    assert client.state == "open"
+    gate.set()
+    assert (await client.ask(b"x" * (100_000 - unread))).endswith(b"\r\n\r\n" + b"x" * 100_000)
+
+
+async def test_a_body_that_stalls_again_is_answered_with_408(connect):
+    client = connect(echo)
+    await client.ask(POST)
+    client.wait(29)
+    await client.ask(b"he")
+    client.wait(29)
+    assert client.state == "open"
+    client.wait(10)
+    assert client.transport.take().startswith(b"HTTP/1.1 408 ")
+
+
 async def test_a_lingering_connection_is_aborted_in_the_end(connect):
     client = connect(hello)
     client.send(b"garbage\r\n\r\n")
