@@ -13,7 +13,7 @@ import time
 
 from aioserve.errors import ConfigError
 from aioserve.http.forwarded import TrustedProxies, rewrite
-from aioserve.http.tables import AUTHORITY
+from aioserve.http.head import is_authority
 
 PEER = "192.0.2.1"
 INNER = "192.0.2.2"
@@ -52,7 +52,7 @@ def check_scope(proxies, scope_type, headers):
     assert 0 <= port < 65536
     assert scope["scheme"] in ({"http", "https"} if scope_type == "http" else {"ws", "wss"})
     if scope["headers"] != headers:
-        assert AUTHORITY.fullmatch(scope["headers"][0][1])
+        assert is_authority(scope["headers"][0][1])
         assert list(scope["headers"][1:]) == [field for field in headers if field[0] != b"host"]
 
 

@@ -330,7 +330,7 @@ async def test_a_header_that_does_not_come_in_time_ends_the_connection(house, ca
     one.wait(2.0)
     # What lies unread in the socket is read first.
     assert peer.state == "open"
-    await asyncio.sleep(0.001)
+    await settle()
     assert (peer.state, one.server.connections) == ("aborted", 0)
     assert "no whole PROXY header within 5 s" in caplog.text
 
@@ -340,7 +340,7 @@ async def test_a_header_read_in_the_turn_in_which_its_time_is_up_counts(house):
     peer = one.peer()
     one.wait(7.0)
     assert await peer.ask(LINE + GET) == OK
-    await asyncio.sleep(0.001)
+    await settle()
     assert peer.state == "open"
 
 
@@ -355,7 +355,7 @@ async def test_the_request_behind_the_header_has_a_time_of_its_own(house):
     silent = one.peer()
     silent.send(LINE)
     one.wait(7.0)
-    await asyncio.sleep(0.001)
+    await settle()
     assert silent.state == "closed"
 
 
@@ -405,7 +405,7 @@ async def test_a_drain_ends_what_waits_for_a_header_in_silence(house, caplog):
     hurry = asyncio.Event()
     draining = asyncio.ensure_future(drain(one.server, 10.0, hurry))
     for _ in range(50):
-        await asyncio.sleep(0.001)
+        await settle()
         one.wait(0.5)
     assert draining.done()
     assert (peer.state, one.server.connections) == ("aborted", 0)
