@@ -29,6 +29,7 @@ from aioserve.system.pidfile import PidFile
 from aioserve.version import __version__
 from aioserve.worker.assemble import assemble
 from aioserve.worker.main import run_single
+from aioserve.worker.parts import import_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,6 +75,7 @@ def run(config: Config, *, origin: Origin | None = None, reread: Callable[[], Co
             return NOT_BOUND
         stack.callback(acceptor.close)
         try:
+            import_parts(config)
             if config.process.accept == "single":
                 announce(config, acceptor)
                 surroundings.settle_in(identity)

@@ -19,7 +19,6 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
-from aioserve.errors import BootError
 from aioserve.http.forwarded import TrustedProxies, rewrite
 from aioserve.http.parser import ParserPool
 from aioserve.http.server_fields import ServerFields
@@ -40,6 +39,7 @@ from aioserve.worker.connection import Connection
 from aioserve.worker.deadlines import Deadlines
 from aioserve.worker.gate import Gate
 from aioserve.worker.lag import LagMeter
+from aioserve.worker.parts import find_parser
 from aioserve.worker.waits import Wait, limits_of
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     from aioserve.accept.base import Listener
     from aioserve.errors import RequestError
-    from aioserve.http.parser import Parser
     from aioserve.types import Address, Scope
     from aioserve.worker.cycle import Cycle
     from aioserve.worker.mount import Mount
@@ -96,7 +95,7 @@ class Server:
         self.access: AccessRecorder | None = access
         self.context: contextvars.Context = contextvars.copy_context()
         self.limits = settings.limits
-        self.parsers: ParserPool = ParserPool(_parser(settings.parser))
+        self.parsers: ParserPool = ParserPool(find_parser(settings.parser))
         self.fields: ServerFields = ServerFields(
             server=b"aioserve" if settings.server_header else None, extra=list(settings.extra_headers)
         )
@@ -300,23 +299,6 @@ def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
     from aioserve.worker.preamble import Reception
 
     return Reception(server).connect
-
-
-def _parser(kind: str) -> type[Parser]:
-    """The parser of that name; ``auto`` is httptools wherever it can be imported."""
-    if kind != "h11":
-        try:
-            from aioserve.http.parser_httptools import LlhttpParser
-        except ImportError as error:
-            if kind != "auto":
-                raise BootError(
-                    f"--http httptools: it cannot be imported ({error}); install httptools or pass --http h11"
-                ) from None
-        else:
-            return LlhttpParser
-    from aioserve.http.parser_h11 import H11Parser
-
-    return H11Parser
 
 
 def _resolution(settings: Settings) -> float:

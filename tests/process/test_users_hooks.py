@@ -64,6 +64,7 @@ def test_each_hook_is_called_in_its_process_at_its_time(place):
         wait_until(lambda: len(of(place, "on_worker_ready")) == 2, "the second worker's hook")
         assert of(place, "on_reload") == [["on_reload", master, master, "None", "2", "None"]]
         assert of(place, "on_worker_start")[1:] == [["on_worker_start", second, second, "0", "2", "None"]]
+        wait_until(lambda: of(place, "on_worker_exit"), "the hook of the first worker's end")
         assert of(place, "on_worker_exit") == [["on_worker_exit", master, first, "0", "1", "0"]]
 
         server.signal(signal.SIGKILL, int(second))
