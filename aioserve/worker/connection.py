@@ -217,7 +217,7 @@ class Connection(asyncio.Protocol):
             if not cycle.feed(data):
                 self._pause_reading()
             return
-        self._since = self.server.deadlines.now
+        # That makes no progress: whoever trickles would keep the connection for as long as the limit has bytes.
         self._discarded += len(data)
         if self._discarded > DISCARD_LIMIT:
             self._linger()

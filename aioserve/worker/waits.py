@@ -8,6 +8,8 @@
     LINGER     the client to read its answer and leave      LINGER_SECONDS      abort, unless it still reads
     CLOSING    the kernel to take the last bytes            write_timeout       reset
 
+BODY is also the rest of a body whose response is complete: all of it has to come within body_timeout, else abort.
+
 Besides, while the client does not read (``write_resumed`` is set), write_timeout without progress resets.
 """
 

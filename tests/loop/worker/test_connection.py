@@ -261,6 +261,15 @@ async def test_an_unwanted_body_that_is_too_long_ends_the_connection(connect):
     assert client.state == "half-closed"
 
 
+async def test_the_rest_of_an_unwanted_body_has_to_come_in_time(connect):
+    client = connect(hello)
+    assert await client.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n") == OK
+    client.wait(29)
+    client.send(b"x")
+    client.wait(10)
+    assert client.state == "aborted"
+
+
 async def test_connection_close_closes(connect):
     client = connect(hello)
     assert b"connection: close" in await client.ask(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
