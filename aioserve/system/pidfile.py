@@ -14,6 +14,9 @@ from typing import Final, final
 
 from aioserve.errors import ConfigError
 
+# The directory may be another user's, and root would write to whatever that has put a link to; O_EXCL follows none.
+_ANEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
 
 @final
 class PidFile:
@@ -33,7 +36,9 @@ class PidFile:
             raise ConfigError([f"--pid {self.path}: process {holder} is alive and has this file; {advice}"])
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            beside.write_text(f"{os.getpid()}\n", encoding="ascii")
+            beside.unlink(missing_ok=True)
+            with os.fdopen(os.open(beside, _ANEW, 0o644), "w", encoding="ascii") as file:
+                file.write(f"{os.getpid()}\n")
             beside.replace(self.path)
         except OSError as error:
             with suppress(OSError):

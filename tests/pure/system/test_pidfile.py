@@ -95,3 +95,11 @@ def test_a_change_of_directory_does_not_move_it(path, monkeypatch):
     monkeypatch.chdir("/")
     file.release()
     assert not path.exists()
+
+
+def test_a_link_that_somebody_has_put_in_the_way_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / f".pid.{os.getpid()}").symlink_to(precious)
+    PidFile(str(tmp_path / "pid")).claim()
+    assert (precious.read_text(), (tmp_path / "pid").read_text()) == ("precious", f"{os.getpid()}\n")
