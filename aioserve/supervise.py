@@ -168,7 +168,7 @@ class _Server:
     def _observers(self, scoreboard: Scoreboard) -> list[Observer]:
         observers: list[Observer] = []
         if self._start.manager is not None:
-            observers.append(_tell(self._start.manager, scoreboard))
+            observers.append(_tell(self._start.manager, scoreboard, guest=self._start.predecessor is not None))
         if self._start.pid_file is not None:
             observers.append(Namesake(self._start.pid_file))
         return [*observers, TurningPoints(self._hooks, pid=self._pid)]
@@ -211,7 +211,7 @@ def _load_hooks(config: Config) -> dict[str, Hook]:
     return found
 
 
-def _tell(manager: Manager, scoreboard: Scoreboard) -> Observer:
+def _tell(manager: Manager, scoreboard: Scoreboard, *, guest: bool) -> Observer:
     """What tells the service manager how the server is."""
 
     def healthy() -> bool:
@@ -219,7 +219,7 @@ def _tell(manager: Manager, scoreboard: Scoreboard) -> Observer:
         return any_turns(rows, time.monotonic_ns(), manager.watchdog or 0.0)
 
     return ServiceManager(
-        NotifySocket(manager.address).send, pid=os.getpid(), watchdog=manager.watchdog, healthy=healthy
+        NotifySocket(manager.address).send, pid=os.getpid(), watchdog=manager.watchdog, healthy=healthy, guest=guest
     )
 
 

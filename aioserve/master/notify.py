@@ -16,7 +16,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from aioserve.master.events import Exited, HeirReady, HeirStarted, Level, Mark, Milestone, Say, Started
+from aioserve.master.events import Exited, HeirReady, HeirStarted, Level, Mark, Milestone, PredecessorGone, Say, Started
 from aioserve.observe.scoreboard import Phase
 
 if TYPE_CHECKING:
@@ -98,7 +98,13 @@ class ServiceManager:
     """An ``Observer`` that tells the service manager. ``healthy`` says whether the loop of any worker turns."""
 
     def __init__(
-        self, send: Callable[[str], None], *, pid: int, watchdog: float | None, healthy: Callable[[], bool]
+        self,
+        send: Callable[[str], None],
+        *,
+        pid: int,
+        watchdog: float | None,
+        healthy: Callable[[], bool],
+        guest: bool = False,
     ) -> None:
         self._tell: Final = send
         self._pid: Final = pid
@@ -107,6 +113,7 @@ class ServiceManager:
         self._was_healthy = True
         self._heir = 0  # the process of a new master
         self._silent = False  # the new master speaks
+        self._guest = guest  # we are the new one, and the old one is still there
         self._pulse_at: float | None = None
         self._watchdog_at: float | None = None
 
@@ -134,8 +141,10 @@ class ServiceManager:
             self._feed_watchdog()
 
     def _succession(self, event: Event) -> None:
-        """Once a new master serves, our own end is not the service's: STOPPING=1 would make systemd kill both."""
+        """While there are two masters, the end of one is not the service's: STOPPING=1 would make systemd kill both."""
         match event:
+            case PredecessorGone():
+                self._guest = False
             case HeirStarted():
                 self._heir = event.pid
             case HeirReady():
@@ -153,6 +162,8 @@ class ServiceManager:
             self._tell(message)
 
     def _reached(self, mark: Mark, now: float) -> None:
+        if self._guest and mark.milestone is Milestone.STOPPING:
+            return
         lines = [_ASSIGNMENTS[mark.milestone], f"STATUS={_line(mark.text)}"]
         if mark.milestone is Milestone.SERVING:
             self._pulse_at = None

@@ -15,6 +15,7 @@ import pytest
 
 from tests.process.clients import Client
 from tests.process.servers import APPS, PATIENCE, REPO, Served, wait_until
+from tests.process.test_reloading import Service
 from tests.process.test_upgrading import leaving_nobody, upgrade
 
 MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2"), "single": ("--accept", "single")}
@@ -270,3 +271,15 @@ def test_the_old_master_is_the_main_process_again_when_the_new_one_ends(tmp_path
         os.kill(heir, signal.SIGTERM)
         assert manager.wait_for("STATUS=serving; the new master has gone")["MAINPID"] == str(server.pid)
         assert server.get().text == "Hello, World!"
+
+
+def test_a_new_master_that_cannot_start_does_not_end_the_service(tmp_path):
+    service = Service(tmp_path)
+    service.answer("one")
+    with told(tmp_path) as manager, service.serve(env=manager.environ) as server:
+        manager.wait_for("READY=1")
+        service.break_it()
+        server.signal(signal.SIGUSR2)
+        server.wait_for("the upgrade failed, this master serves on")
+        assert "STOPPING=1" not in manager.heard()
+        assert server.get().text == "one"

@@ -6,7 +6,18 @@ import socket
 
 import pytest
 
-from aioserve.master.events import Exited, HeirReady, HeirStarted, Level, Mark, Milestone, Say, Started, Tick
+from aioserve.master.events import (
+    Exited,
+    HeirReady,
+    HeirStarted,
+    Level,
+    Mark,
+    Milestone,
+    PredecessorGone,
+    Say,
+    Started,
+    Tick,
+)
 from aioserve.master.notify import Manager, NotifySocket, ServiceManager, any_turns
 from aioserve.observe.scoreboard import HEARTBEAT_NS, PHASE, Phase, Scoreboard
 
@@ -18,10 +29,12 @@ STOPPING = Mark(Milestone.STOPPING, "stopping")
 class Told:
     """A service manager that writes everything down."""
 
-    def __init__(self, watchdog=None):
+    def __init__(self, watchdog=None, *, guest=False):
         self.messages = []
         self.healthy = True
-        self.observer = ServiceManager(self.messages.append, pid=7, watchdog=watchdog, healthy=lambda: self.healthy)
+        self.observer = ServiceManager(
+            self.messages.append, pid=7, watchdog=watchdog, healthy=lambda: self.healthy, guest=guest
+        )
 
     def at(self, now, *actions, event=None):
         self.messages.clear()
@@ -179,6 +192,19 @@ def test_when_the_new_master_ends_the_old_one_is_the_main_process_again():
         {"READY=1", "MAINPID=7", "STATUS=serving; the new master has gone"}
     ]
     assert told.at(104.0, STOPPING)
+
+
+def test_a_new_master_that_leaves_beside_the_old_one_does_not_end_the_service():
+    told = Told(guest=True)
+    assert {"READY=1", "MAINPID=7"} <= told.at(100.0, SERVING)[0]
+    assert (told.at(101.0, STOPPING), told.observer.wake_at) == ([], None)
+
+
+def test_a_new_master_that_is_alone_is_one_like_any_other():
+    told = Told(guest=True)
+    told.at(100.0, SERVING)
+    told.at(101.0, event=PredecessorGone())
+    assert "STOPPING=1" in told.at(102.0, STOPPING)[0]
 
 
 def test_a_new_master_that_never_served_changes_nothing():
