@@ -11,9 +11,9 @@ returns. It knows nothing of sockets, parsers or time limits: those are the conn
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import traceback
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -21,6 +21,7 @@ from aioserve.errors import AppError, ClientDisconnected
 from aioserve.http.tables import CONTINUE
 from aioserve.http.writer import BODY, DONE, HEAD, START, ResponseWriter
 from aioserve.worker.files import part_of_file, part_of_path, send_part
+from aioserve.worker.places import is_theirs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from aioserve.worker.mount import Mount
 
 log = logging.getLogger("aioserve")
-
-#: Frames of files under these are no part of an application.
-_NOT_THEIRS: Final = (str(Path(__file__).parents[1]), str(Path(asyncio.__file__).parent), "<frozen ")
 
 #: Whether the application knows that it should come to an end: ``leave`` has asked it to, ``receive`` has told it.
 NOT_ASKED: Final = 0
@@ -329,8 +327,7 @@ class Cycle:
 
 
 def _sent_from() -> str:
-    """Where the application stands, its innermost frame last; nothing of ours or of the loop's."""
-    frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith(_NOT_THEIRS)]
-    return (
-        "\n  sent from (most recent call last):\n" + "".join(traceback.format_list(frames)).rstrip() if frames else ""
-    )
+    """Where the application stands, its innermost frame last."""
+    frames = [(frame, line) for frame, line in traceback.walk_stack(inspect.currentframe()) if is_theirs(frame)]
+    lines = "".join(traceback.StackSummary.extract(reversed(frames)).format()).rstrip()
+    return f"\n  sent from (most recent call last):\n{lines}" if frames else ""
