@@ -99,7 +99,8 @@ class Server:
         self.fields: ServerFields = ServerFields(
             server=b"aioserve" if settings.server_header else None, extra=list(settings.extra_headers)
         )
-        #: What every HTTP scope says under "extensions" (ASGI, Extensions); each request has a copy.
+        #: What every HTTP scope says under "extensions" (ASGI, Extensions). Each request has a copy, but the empty
+        #: dicts in it are everybody's: five new ones were 4 % of the instructions of a plain request.
         self.extensions: dict[str, dict[str, object]] = {name: {} for name in EXTENSIONS}
         if log.isEnabledFor(logging.DEBUG):
             self.extensions["http.response.debug"] = {}
