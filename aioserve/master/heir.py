@@ -95,7 +95,7 @@ class Heir:
             return
         if not self.ready:
             # A terminal sends WINCH whenever its window changes; and without another master nobody would serve.
-            crew.say(Level.WARNING, f"{event.reason}: no new master serves (USR2 starts one), nothing is drained")
+            crew.say(Level.INFO, f"{event.reason}: no new master serves (USR2 starts one), nothing is drained")
             return
         crew.dormant = True
         crew.say(Level.INFO, f"{event.reason}: the workers drain, pid {self._pid} serves; HUP takes them back")
