@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +85,10 @@ def test_quick_stop_says_what_was_in_flight_in_each_worker():
     assert told == ["0 requests in flight", "1 request in flight"]
 
 
+def open_files(pid):
+    return {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()}
+
+
 def test_fault_leaves_the_stack_in_the_log_file(tmp_path):
     log = tmp_path / "log"
     with Served("blocking:app", "--log-file", str(log), "--no-access-log", ready=False) as server:
@@ -90,7 +96,8 @@ def test_fault_leaves_the_stack_in_the_log_file(tmp_path):
         # Moved away and opened again: what faulthandler writes to must follow.
         log.rename(tmp_path / "old")
         server.signal(signal.SIGUSR1)
-        wait_until(log.exists, "the file is opened again")
+        [worker] = server.workers()
+        wait_until(lambda: str(log) in open_files(worker), "the worker has opened the file again")
         port = re.search(r"listening on \S+:(\d+)", (tmp_path / "old").read_text())
         assert port is not None
         with server.connect(port=int(port[1])) as client:
