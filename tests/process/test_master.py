@@ -324,7 +324,7 @@ def test_one_worker_more_and_one_less(serving):
 def test_a_master_without_a_successor_does_not_drain_for_a_window_that_changes(serving):
     program, pids = serving("serve")
     program.send(signal.SIGWINCH)
-    program.expect("^say warning SIGWINCH: no new master serves")
+    program.expect("^say info SIGWINCH: no new master serves")
     assert program.children() == set(pids.values())
     program.send(signal.SIGTERM)
     assert program.ends() == 0
