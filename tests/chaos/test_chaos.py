@@ -7,16 +7,14 @@ import pytest
 from tests.chaos.chaos import PARTS, Wish
 from tests.chaos.clients import Pace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("chaos")]
+pytestmark = [pytest.mark.slow, pytest.mark.once, pytest.mark.timeout(240), pytest.mark.xdist_group("chaos")]
 
 #: Short answers make short drains.
 SHORT = Pace(stream_seconds=0.6)
 
 
 @pytest.mark.parametrize("accept", ["shared", "reuseport"])
-@pytest.mark.parametrize(
-    "part", [part if part == "planned" else pytest.param(part, marks=pytest.mark.once) for part in PARTS]
-)
+@pytest.mark.parametrize("part", PARTS)
 def test_nothing_is_lost_that_must_not_be(part, accept):
     report = PARTS[part](Wish(accept=accept, pace=SHORT))
 

@@ -241,6 +241,7 @@ def test_answer_during_a_drain_says_close_and_requests_behind_it_are_answered():
         assert server.wait() == 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("choice", CHOICES)
 def test_request_that_comes_as_the_idle_time_ends_is_served(choice):
     with Served("endings:app", *CHOICES[choice], "--timeout-keep-alive", str(KEEP_ALIVE)) as server:
