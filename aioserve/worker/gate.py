@@ -165,10 +165,14 @@ class Gate:
                 return True
             raise
         sock.setblocking(False)
+        self.take(listener, sock)
+        return True
+
+    def take(self, listener: Listener, sock: socket.socket) -> None:
+        """Serve a connection that was accepted, by whomever, from this listener. ``sock`` does not block."""
         task = self._loop.create_task(self._serve(listener, sock))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
-        return True
 
     async def _serve(self, listener: Listener, sock: socket.socket) -> None:
         try:
