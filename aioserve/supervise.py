@@ -75,6 +75,8 @@ class Start:
     identity: Identity | None = None
     pid_file: PidFile | None = None
     predecessor: Predecessor | None = None
+    #: One that somebody outside reads, with room enough; None: it makes its own.
+    scoreboard: Scoreboard | None = None
 
 
 def supervise(config: Config, acceptor: Acceptor, start: Start) -> int:
@@ -104,7 +106,7 @@ class _Server:
         specs = [RoleSpec(role=Role.WORKER, slots=workers, reloads=True, required=True, most=max(2 * workers, ROOM))]
         if config.reload.enabled:
             specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
-        scoreboard = Scoreboard(sum(spec.room for spec in specs))
+        scoreboard = start.scoreboard or Scoreboard(sum(spec.room for spec in specs))
         first = self._generation(config)
         run_hook(self._hooks, "on_master_start")
         return Master(

@@ -1,0 +1,149 @@
+"""From visits to the rows of the table: medians over the rounds, and how far the rounds were apart. It is pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Final, final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from aioserve.tune.measured import Measured
+    from aioserve.tune.plan import Candidate
+
+#: Paced: a candidate that has sent less than this part of what was due was behind, and its latencies say little.
+KEPT_UP: Final = 0.98
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """What one visit to a candidate has found. ``problem``: why it found nothing."""
+
+    candidate: Candidate
+    round: int
+    kept: Measured | None = None
+    fresh: Measured | None = None
+    paced: Measured | None = None
+    #: CPU seconds of the server during ``kept`` and ``fresh``; None where nobody can say.
+    kept_cpu: float | None = None
+    fresh_cpu: float | None = None
+    #: The part of the machine that others than server and client have used during ``kept``.
+    others: float | None = None
+    #: Bytes of all its processes together.
+    memory: int | None = None
+    #: The part of all requests that the busiest worker had; None: there is nothing to compare.
+    share: float | None = None
+    #: The worst lag of a worker's event loop, in seconds.
+    lag: float | None = None
+    problem: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A candidate in the table. None: not measured, or too few to say."""
+
+    candidate: Candidate
+    rounds: tuple[float, ...] = ()  # requests per second, round by round
+    rate: float | None = None
+    fresh_rate: float | None = None
+    cpu: float | None = None  # seconds per request
+    fresh_cpu: float | None = None  # seconds per connection with its request
+    busy: float | None = None  # CPUs that the server kept busy
+    client_busy: float | None = None
+    others: float | None = None  # the part of the machine that processes had that are neither
+    p50: float | None = None
+    p99: float | None = None
+    p999: float | None = None
+    behind: bool = False
+    memory: float | None = None
+    share: float | None = None
+    lag: float | None = None
+    errors: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """Whether it was measured without anything that makes the figures doubtful."""
+        return self.rate is not None and self.rate > 0 and not self.errors
+
+
+def rows(candidates: Sequence[Candidate], visits: Iterable[Visit]) -> list[Row]:
+    """One row for each candidate that was visited."""
+    visits = list(visits)
+    found = []
+    for candidate in candidates:
+        mine = [visit for visit in visits if visit.candidate == candidate]
+        if mine:
+            found.append(_row(candidate, mine))
+    return found
+
+
+def _row(candidate: Candidate, visits: Sequence[Visit]) -> Row:
+    kept = [(visit, visit.kept) for visit in visits if visit.kept is not None]
+    fresh = [(visit, visit.fresh) for visit in visits if visit.fresh is not None]
+    paced = [visit.paced for visit in visits if visit.paced is not None]
+
+    def over(values: Iterable[float | None]) -> float | None:
+        said = [value for value in values if value is not None]
+        return median(said) if said else None
+
+    def per(pairs: list[tuple[Visit, Measured]], cpu: Callable[[Visit], float | None]) -> float | None:
+        costs = [(cpu(visit), run.requests) for visit, run in pairs]
+        return over(cost / requests for cost, requests in costs if cost is not None and requests)
+
+    return Row(
+        candidate=candidate,
+        rounds=tuple(run.rate for _, run in kept),
+        rate=over(run.rate for _, run in kept),
+        fresh_rate=over(run.rate for _, run in fresh),
+        cpu=per(kept, lambda visit: visit.kept_cpu),
+        fresh_cpu=per(fresh, lambda visit: visit.fresh_cpu),
+        busy=over(visit.kept_cpu / run.seconds for visit, run in kept if visit.kept_cpu is not None and run.seconds),
+        client_busy=over(run.client_cpu / run.seconds for _, run in kept if run.seconds),
+        others=over(visit.others for visit, _ in kept),
+        p50=over(run.p50 for run in paced),
+        p99=over(run.p99 for run in paced),
+        p999=over(run.p999 for run in paced),
+        behind=any(run.behind > (1 - KEPT_UP) * (run.behind + run.requests) for run in paced),
+        memory=over(visit.memory for visit in visits),
+        share=over(visit.share for visit in visits),
+        lag=over(visit.lag for visit in visits),
+        errors=tuple(dict.fromkeys(_problems(visits))),
+    )
+
+
+def _problems(visits: Iterable[Visit]) -> Iterable[str]:
+    for visit in visits:
+        if visit.problem:
+            yield visit.problem
+        for kind, run in (("kept", visit.kept), ("new", visit.fresh), ("paced", visit.paced)):
+            if run is not None:
+                yield from (f"{name} ({kind} connections)" for name in run.errors)
+
+
+def is_faster(one: Row, other: Row, tolerance: float) -> bool:
+    """Whether ``one`` serves more requests than ``other``: by more than the tolerance, and in every round."""
+    if one.rate is None or other.rate is None or other.rate >= one.rate * (1 - tolerance):
+        return False
+    return all(mine > theirs for mine, theirs in zip(one.rounds, other.rounds, strict=False))
+
+
+def scatter(table: Iterable[Row]) -> float:
+    """How far the rounds were apart, as a part of the rate, when what was common to a whole round is taken out.
+
+    A machine that is slower for a while is slower for all candidates of that round. What is left is by how much two
+    candidates may differ without any reason: the median over the candidates of highest less lowest.
+    """
+    full = [row.rounds for row in table if row.rounds and all(row.rounds)]
+    most = max(map(len, full), default=0)
+    full = [rounds for rounds in full if len(rounds) == most]
+    if most < 2:
+        return 0.0
+    pace = [median(rounds[number] for rounds in full) for number in range(most)]
+    spreads = []
+    for rounds in full:
+        relative = [rate / common for rate, common in zip(rounds, pace, strict=True)]
+        spreads.append((max(relative) - min(relative)) / median(relative))
+    return median(spreads)

@@ -1,0 +1,224 @@
+"""Which candidate to take, and why: stated rules on a table, nothing else.
+
+In this order, each rule among those that the rules before have left:
+
+1. Requests per second on kept connections: out is who is slower than another in every round, and by more than
+   TOLERANCE, or than the scatter of the rounds if that is larger.
+2. The tail of the paced load: a p99 of more than LONGER times the shortest, and more than NOTICED above it, is out. So
+   is who could not keep up.
+3. New connections per second: within twice that tolerance of the most, since they are measured for a shorter time.
+4. A supervisor before none: what restarts a worker that crashes is worth a few MiB.
+5. Memory: within SPARE of the least.
+6. The simplest: fewer workers, then the earlier one in ``plan.PATTERNS``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+from aioserve.tune.results import Row, is_faster, scatter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+#: What a machine that does other things as well changes from minute to minute; a difference below it is nobody's gain.
+TOLERANCE: Final = 0.05
+
+LONGER: Final = 1.5
+#: Seconds. Below a millisecond, a tail on a machine that also runs the client is the scheduler's.
+NOTICED: Final = 0.001
+
+SPARE: Final = 0.15
+
+#: Parts of the CPUs: a machine busier than FULL has given what it has; a server below IDLE waits for something else.
+FULL: Final = 0.9
+IDLE: Final = 0.4
+#: The part of the machine that others may take before it has to be said.
+RESTLESS: Final = 0.1
+
+#: Rounds that are further apart than this say little.
+WILD: Final = 0.25
+#: What to try then.
+LONGER_SECONDS: Final = 20
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """``best`` is to be taken. ``equals`` are those that no rule about speed has told from it."""
+
+    best: Row
+    equals: tuple[Row, ...]
+    reasons: tuple[str, ...]
+    #: What to know before believing it, and what others are better at.
+    cautions: tuple[str, ...]
+    costs: tuple[str, ...]
+    tolerance: float
+    scatter: float
+
+
+def judge(table: Sequence[Row], *, cpus: int) -> Verdict | None:
+    """None: nothing was measured well enough to say."""
+    measured = [row for row in table if row.counts]
+    if not measured:
+        return None
+    noise = scatter(table)
+    tolerance = max(TOLERANCE, noise)
+    fast = [row for row in measured if not any(is_faster(other, row, tolerance) for other in measured)]
+    steady = _steady(fast)
+    taking = _most(steady, lambda row: row.fresh_rate, 2 * tolerance)
+    safe = [row for row in taking if row.candidate.pattern.counts] or taking
+    lean = _least(safe, lambda row: row.memory, SPARE)
+    best = min(lean, key=lambda row: row.candidate.rank)
+    reasons = [_by_speed(measured, fast, tolerance, noise)]
+    if len(steady) < len(fast):
+        reasons.append(_by_tail(fast, steady))
+    if len(taking) < len(steady):
+        reasons.append(_by_new_connections(steady, taking))
+    if len(safe) > 1:
+        reasons.append(_by_size(best, safe, lean))
+    rivals = [row for row in measured if row.candidate.count == best.candidate.count and row.candidate.pattern.counts]
+    if len(rivals) > 1 and all(row in taking for row in rivals):
+        reasons.append(f"Among {_names(rivals)}, no pattern is measurably better for this application here.")
+    return Verdict(
+        best=best,
+        equals=tuple(row for row in taking if row is not best),
+        reasons=tuple(reasons),
+        cautions=tuple(_cautions(best, noise, cpus)),
+        costs=tuple(_costs(best, measured, tolerance)),
+        tolerance=tolerance,
+        scatter=noise,
+    )
+
+
+# The rules.
+
+
+def _most(rows: list[Row], value: Callable[[Row], float | None], tolerance: float) -> list[Row]:
+    """Those that are near the largest; all, if nobody has a value."""
+    values = [(row, value(row) or 0.0) for row in rows]
+    most = max(number for _, number in values)
+    return [row for row, number in values if number >= most * (1 - tolerance)]
+
+
+def _least(rows: list[Row], value: Callable[[Row], float | None], tolerance: float) -> list[Row]:
+    """Those that are near the smallest; all, if somebody's value is not known."""
+    values = [(row, value(row)) for row in rows]
+    known = [number for _, number in values if number is not None]
+    if len(known) < len(values):
+        return rows
+    return [row for row, number in values if number is not None and number <= min(known) * (1 + tolerance)]
+
+
+def _steady(rows: list[Row]) -> list[Row]:
+    keeping_up = [row for row in rows if not row.behind] or rows
+    tails = [row.p99 for row in keeping_up if row.p99 is not None]
+    if not tails:
+        return keeping_up
+    limit = max(min(tails) * LONGER, min(tails) + NOTICED)
+    return [row for row in keeping_up if row.p99 is None or row.p99 <= limit]
+
+
+# What is said of them.
+
+
+def _by_speed(measured: list[Row], fast: list[Row], tolerance: float, noise: float) -> str:
+    if len(measured) == 1:
+        return "Nothing else was measured."
+    why = "the rounds themselves were that far apart" if noise > TOLERANCE else "which is within noise"
+    slow = [row for row in measured if row not in fast]
+    if not slow:
+        return (
+            f"No candidate serves measurably more requests per second than the others ({tolerance:.0%} or more, {why})."
+        )
+    runner_up = max(slow, key=_rate)
+    gain = f"{min(map(_rate, fast)) / _rate(runner_up) - 1:.0%} more than {_label(runner_up)}, the next"
+    if len(fast) == 1:
+        return f"{_label(fast[0])} serves most requests per second in every round, {gain}."
+    return f"{_names(fast)} serve most requests per second, at least {gain}; none of them is ahead ({why})."
+
+
+def _by_tail(fast: list[Row], steady: list[Row]) -> str:
+    lost = [row for row in fast if row not in steady]
+    late = [row for row in lost if row.behind]
+    if late:
+        return f"{_names(late)} could not keep up with the paced load."
+    shortest = min(row.p99 for row in steady if row.p99 is not None)
+    longest = max(row.p99 for row in lost if row.p99 is not None)
+    first = _names([row for row in steady if row.p99 == shortest])
+    longest_is = f"up to {longest * 1e3:.1f} with {_names(lost)}"
+    return f"At the paced load p99 is {shortest * 1e3:.1f} ms with {first}, and {longest_is}."
+
+
+def _by_new_connections(steady: list[Row], taking: list[Row]) -> str:
+    lost = [row for row in steady if row not in taking]
+    takes = "takes" if len(taking) == 1 else "take"
+    return f"{_names(taking)} {takes} more new connections per second than {_names(lost)}."
+
+
+def _by_size(best: Row, safe: list[Row], lean: list[Row]) -> str:
+    """Why this one of those that are equally fast."""
+    if len(lean) < len(safe):
+        what = f"Of these, {_label(best)} needs less memory than {_names([row for row in safe if row not in lean])}"
+        return f"{what}, and is the simplest." if len(lean) > 1 else f"{what}."
+    return f"Of these, {_label(best)} is the simplest."
+
+
+def _cautions(best: Row, noise: float, cpus: int) -> Iterator[str]:
+    """What the reader should know before believing it."""
+    server, client, others = (busy or 0.0 for busy in (best.busy, best.client_busy, best.others))
+    if others > RESTLESS:
+        yield f"Other processes took {others:.0%} of the machine meanwhile. Try again when it is quiet."
+    elif noise > WILD:
+        yield f"The rounds were {noise:.0%} apart. Longer ones say more (--seconds {LONGER_SECONDS})."
+    if best.busy is not None and server < IDLE and others <= RESTLESS and server + client < FULL * cpus:
+        yield (
+            f"The server kept {server:.2f} CPUs busy: this path waits for something else, and neither a pattern nor "
+            "more workers change that. More connections show how far one worker goes (--connections)."
+        )
+    elif best.busy is not None and server + client > FULL * cpus:
+        yield (
+            f"Client and server share {_count(cpus, 'CPU')}, of which the client took {client:.1f}. Where clients have "
+            "machines of their own, more workers gain more than here; believe the comparison of patterns."
+        )
+    if best.candidate.pattern.caution:
+        yield f"{_label(best)}: {best.candidate.pattern.caution}."
+
+
+def _costs(best: Row, measured: list[Row], tolerance: float) -> Iterator[str]:
+    """What others are better at."""
+    for what, value, less in _RESPECTS:
+        mine = value(best)
+        others = [(row, other) for row in measured if not row.behind and (other := value(row))]
+        if not mine or not others:
+            continue
+        row, other = (min if less else max)(others, key=lambda pair: pair[1])
+        apart = mine / other - 1 if less else 1 - mine / other
+        if row is not best and apart > tolerance:
+            yield f"{apart:.0%} {'more' if less else 'fewer'} {what} than {_label(row)}"
+
+
+_RESPECTS: Final[tuple[tuple[str, Callable[[Row], float | None], bool], ...]] = (
+    ("requests per second", lambda row: row.rate, False),
+    ("new connections per second", lambda row: row.fresh_rate, False),
+    ("memory", lambda row: row.memory, True),
+    ("CPU time per request", lambda row: row.cpu, True),
+)
+
+
+def _rate(row: Row) -> float:
+    return row.rate or 0.0
+
+
+def _label(row: Row) -> str:
+    return row.candidate.label
+
+
+def _names(rows: Sequence[Row]) -> str:
+    labels = [_label(row) for row in rows]
+    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
