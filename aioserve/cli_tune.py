@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aioserve.config.files import Read
-    from aioserve.config.tree import Config
     from aioserve.config.load import Loaded
+    from aioserve.config.tree import Config
 
 _INTRODUCTION: Final = (
     "Put real load on APP under each accept pattern and several worker counts, and say which flags to use and why.\n\n"
