@@ -41,7 +41,7 @@ _EPILOG = """\
 \b
 Examples:
   aioserve main:app
-  aioserve tune main:app                    which accept pattern and how many workers? (aioserve tune --help)
+  aioserve tune main:app      (which accept pattern, how many workers? see aioserve tune --help)
   aioserve main:app --workers 4 --reuseport --bind 0.0.0.0:8000 --bind unix:/run/app.sock
   aioserve shop:create_app --factory --reload
   aioserve site:app --mount /api=api.main:app --print-config

@@ -32,6 +32,9 @@ SCRIPT: Final = Path(__file__).with_name("wrk.lua")
 #: Seconds that a client may take to start, to report and to end, on top of its measurement.
 GRACE: Final = 10.0
 
+#: Seconds between two SIGINTs to wrk, whose threads look for it every tenth of a second.
+AGAIN: Final = 0.25
+
 _REPORT: Final = re.compile(rb"^aioserve (\{.*\})$", re.MULTILINE)
 
 
@@ -131,13 +134,20 @@ class Load:
 
             def run() -> int:
                 os.set_inheritable(given.fileno(), True)
+                # One that comes before wrk has a handler must not end it; to ignore is what exec leaves as it is.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
                 os.execv(command[0], command)  # noqa: S606 - there is nothing for a shell to do
 
             child = Child(run, self._waits, out=out.fileno(), err=err.fileno())
             try:
                 self._waits.until(child.ended, seconds)
+                # It ignores SIGINT until it has made its connections, so one may not be enough.
+                for _ in range(round(GRACE / AGAIN)):
+                    child.signal(signal.SIGINT)
+                    if self._waits.until(child.ended, AGAIN):
+                        break
             finally:
-                child.stop(signal.SIGINT, GRACE)
+                child.stop(signal.SIGKILL, GRACE)
             return read_wrk(_read(out, child, err), child.cpu)
 
 

@@ -88,6 +88,8 @@ class _Tuning:
         self._notes: Final = [*notes, *left_out]
         self._current: Final = next((one for one in self._candidates if plan.is_current(one, config)), None)
         self._visits: Final[list[Visit]] = []
+        #: What servers that failed have said, by the candidate's label.
+        self._logs: Final[dict[str, str]] = {}
         self._wrk: Final = shutil.which("wrk") or ""
         self._setup = report.Setup(
             app=config.app.target or ", ".join(config.app.mount),
@@ -159,6 +161,8 @@ class _Tuning:
                         visit = self._visit(visit, server, schedule, progress)
                 except (NotServing, NoMeasurement) as error:
                     visit = replace(visit, problem=str(error))
+                    if isinstance(error, NotServing):
+                        self._logs.setdefault(candidate.label, error.log)
                 self._visits.append(visit)
                 progress.line(report.visited(visit))
             if self._setup.paced_rate is None:
@@ -170,6 +174,7 @@ class _Tuning:
         load, label = self._load(server), visit.candidate.label
         load.warm_up(plan.WARM_UP)
         progress.begin(f"round {visit.round} of {plan.ROUNDS}: {label}", schedule.visit(visit.round))
+        first = {row.pid for row in server.rows()}
         before, began = server.usage(), processes.machine()
         kept = load.kept(schedule.kept)
         between, ended = server.usage(), processes.machine()
@@ -194,6 +199,7 @@ class _Tuning:
             memory=server.memory(),
             share=max(served) / total if len(served) > 1 and total else None,
             lag=max((row.lag_worst_ns for row in workers), default=0) / 1e9,
+            problem="" if {row.pid for row in workers} == first else "a worker was replaced while it was measured",
         )
 
     def _serving(self, candidate: Candidate) -> Serving:
@@ -243,6 +249,8 @@ class _Tuning:
         click.echo(f"\n{report.table(table, self._setup, best=best, current=self._current)}\n", file=self._out)
         for line in report.explanations(table, self._setup):
             click.echo(line, file=self._out)
+        for label, log in self._logs.items():
+            click.echo(f"\naioserve tune: the log of {label}:\n{log}", err=True)
 
     def _write(self, verdict: Verdict | None) -> bool:
         """Write the files that are wanted; whether all could be written."""

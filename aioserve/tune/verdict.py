@@ -37,6 +37,9 @@ IDLE: Final = 0.4
 #: The part of the machine that others may take before it has to be said.
 RESTLESS: Final = 0.1
 
+#: Seconds that an event loop may stand still under full load before it has to be said.
+LAG: Final = 0.25
+
 #: Rounds that are further apart than this say little.
 WILD: Final = 0.25
 #: What to try then.
@@ -181,6 +184,11 @@ def _cautions(best: Row, noise: float, cpus: int) -> Iterator[str]:
         yield (
             f"Client and server share {_count(cpus, 'CPU')}, of which the client took {client:.1f}. Where clients have "
             "machines of their own, more workers gain more than here; believe the comparison of patterns."
+        )
+    if best.lag is not None and best.lag > LAG:
+        yield (
+            f"Event loops stood still for up to {best.lag:.1f} s: what computes within a request holds up all others "
+            "of its worker. Let it run outside the loop (asyncio.to_thread, a process pool)."
         )
     if best.candidate.pattern.caution:
         yield f"{_label(best)}: {best.candidate.pattern.caution}."
