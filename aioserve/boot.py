@@ -121,6 +121,8 @@ def tune(config: Config, wishes: Wishes) -> int:
     def serve(candidate: Config, scoreboard: Scoreboard) -> int:
         return run(candidate, scoreboard=scoreboard)
 
+    # No service manager is to hear of servers that come and go here.
+    surroundings.settle_in(None)
     return run_tune(surroundings.count_workers(config), wishes, serve, cpus=surroundings.count_cpus())
 
 

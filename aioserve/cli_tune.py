@@ -41,10 +41,10 @@ Examples:
   aioserve tune shop:create_app --factory --workers 4 --plot tune.svg --json tune.json
 
 \b
-What the table says, row by row (> is recommended, (now) is how it is configured):
-  kept connections   as many requests as are answered, each client sends its next one at once
-  new connections    the same, with a connection for each request
-  paced              the same rate for all, half of the best, each eighth request on a new connection
+What the table says (> is recommended, (now) is how it is configured):
+  kept connections   each client sends its next request at once
+  new connections    the same, on a new connection for each request
+  paced              the same rate for all, half of the middle one's; latencies are measured here
 
 \b
 Exit statuses:

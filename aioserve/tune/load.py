@@ -134,8 +134,6 @@ class Load:
 
             def run() -> int:
                 os.set_inheritable(given.fileno(), True)
-                # One that comes before wrk has a handler must not end it; to ignore is what exec leaves as it is.
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
                 os.execv(command[0], command)  # noqa: S606 - there is nothing for a shell to do
 
             child = Child(run, self._waits, out=out.fileno(), err=err.fileno())

@@ -35,6 +35,7 @@ class Progress:
             file=stream,
             width=_WIDTH,
             show_eta=False,
+            show_percent=False,
             bar_template="%(bar)s  %(info)s",
             item_show_func=lambda _: self._text(),
         )
@@ -67,7 +68,10 @@ class Progress:
             now = min(self._done + min(time.monotonic() - self._began, self._step), self._total)
             steps = int(now * 10) - self._shown
             self._shown += steps
-            self._bar.update(steps, 1)
+            # Not update(), which draws only when a whole step is done: what is going on may have changed without one.
+            self._bar.current_item = 1
+            self._bar.make_step(steps)
+            self._bar.render_progress()
 
     def _text(self) -> str:
         left = max(self._total - self._done - min(time.monotonic() - self._began, self._step), 0.0)

@@ -67,6 +67,8 @@ def explanations(rows: Sequence[Row], setup: Setup) -> list[str]:
         lines.append("+-: from the slowest round to the fastest.")
     if any(row.cpu is not None for row in rows):
         lines.append("us CPU: of all processes of the server, per request (on a new connection).")
+    else:
+        lines.append("CPU time and memory can be told on Linux only.")
     if any(row.share is not None for row in rows):
         lines.append("busiest: the part of all requests that one worker had.")
     if setup.paced_rate:

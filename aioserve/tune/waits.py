@@ -80,10 +80,14 @@ class Waits:
                 os.read(self._read, 4096)
 
     def leave(self) -> None:
-        """In a child, with all signals blocked: be as if there had been no handlers."""
+        """In a child, with all signals blocked: be as if there had been no handlers.
+
+        SIGINT is ignored, which exec(3) leaves as it is: to wrk it means to report, which is too early before it can.
+        """
         signal.set_wakeup_fd(-1)
         for number in (*STOPPING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.close(self._read)
         os.close(self._write)
 

@@ -47,7 +47,9 @@ def test_columns_are_explained_and_errors_are_named():
 
 def test_columns_that_are_not_there_are_not_explained():
     setup = dataclasses.replace(SETUP, paced_rate=None)
-    assert report.explanations([row("single", 1.0, rounds=(1.0,))], setup) == []
+    assert report.explanations([row("single", 1.0, rounds=(1.0,))], setup) == [
+        "CPU time and memory can be told on Linux only."
+    ]
 
 
 def test_the_recommendation_has_flags_reason_cost_and_next_step():
