@@ -83,7 +83,8 @@ def explanations(rows: Sequence[Row], setup: Setup) -> list[str]:
 def recommendation(verdict: Verdict, setup: Setup, *, current: Candidate | None) -> str:
     """The flags to copy, why, at what cost, and what to do next."""
     candidate = verdict.best.candidate
-    lines = [f"Recommended: {candidate.flags}"]
+    how = ", as far as a restless machine can tell" if verdict.doubtful else ""
+    lines = [f"Recommended{how}: {candidate.flags}"]
     if candidate == current:
         lines[0] += "   (as it is configured now)"
     lines += _wrapped("Why", " ".join(verdict.reasons))
@@ -131,6 +132,7 @@ def document(setup: Setup, rows: Sequence[Row], visits: Sequence[Visit], verdict
             "cautions": list(verdict.cautions),
             "tolerance": verdict.tolerance,
             "scatter": verdict.scatter,
+            "doubtful": verdict.doubtful,
         },
     }
 

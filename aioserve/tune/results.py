@@ -46,7 +46,10 @@ class Row:
     """A candidate in the table. None: not measured, or too few to say."""
 
     candidate: Candidate
-    rounds: tuple[float, ...] = ()  # requests per second, round by round
+    # Round by round: requests and new connections per second, and the p99 of the paced load.
+    rounds: tuple[float, ...] = ()
+    fresh_rounds: tuple[float, ...] = ()
+    p99_rounds: tuple[float, ...] = ()
     rate: float | None = None
     fresh_rate: float | None = None
     cpu: float | None = None  # seconds per request
@@ -96,6 +99,8 @@ def _row(candidate: Candidate, visits: Sequence[Visit]) -> Row:
     return Row(
         candidate=candidate,
         rounds=tuple(run.rate for _, run in kept),
+        fresh_rounds=tuple(run.rate for _, run in fresh),
+        p99_rounds=tuple(run.p99 for run in paced if run.p99 is not None),
         rate=over(run.rate for _, run in kept),
         fresh_rate=over(run.rate for _, run in fresh),
         cpu=per(kept, lambda visit: visit.kept_cpu),
@@ -123,11 +128,14 @@ def _problems(visits: Iterable[Visit]) -> Iterable[str]:
                 yield from (f"{name} ({kind} connections)" for name in run.errors)
 
 
-def is_faster(one: Row, other: Row, tolerance: float) -> bool:
-    """Whether ``one`` serves more requests than ``other``: by more than the tolerance, and in every round."""
-    if one.rate is None or other.rate is None or other.rate >= one.rate * (1 - tolerance):
+def is_ahead(one: Sequence[float], other: Sequence[float], factor: float) -> bool:
+    """Whether ``one`` has more than ``other``: in every round, and more than ``factor`` times as much in the middle.
+
+    In every round, because on a machine that does other things as well medians differ for no reason.
+    """
+    if not one or not other or median(one) <= median(other) * factor:
         return False
-    return all(mine > theirs for mine, theirs in zip(one.rounds, other.rounds, strict=False))
+    return all(mine > theirs for mine, theirs in zip(one, other, strict=False))
 
 
 def scatter(table: Iterable[Row]) -> float:

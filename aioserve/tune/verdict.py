@@ -1,12 +1,12 @@
 """Which candidate to take, and why: stated rules on a table, nothing else.
 
-In this order, each rule among those that the rules before have left:
+In this order, each rule among those that the rules before have left. Of two candidates one is out only if the other was
+better in every round, and by more than a tolerance: TOLERANCE, or the scatter of the rounds if that is larger.
 
-1. Requests per second on kept connections: out is who is slower than another in every round, and by more than
-   TOLERANCE, or than the scatter of the rounds if that is larger.
-2. The tail of the paced load: a p99 of more than LONGER times the shortest, and more than NOTICED above it, is out. So
-   is who could not keep up.
-3. New connections per second: within twice that tolerance of the most, since they are measured for a shorter time.
+1. Requests per second on kept connections.
+2. The tail of the paced load: a p99 of more than LONGER times another's (and the scatter on top), and more than NOTICED
+   above it. Who could not keep up is out.
+3. New connections per second, with twice the tolerance, since they are measured for a shorter time.
 4. A supervisor before none: what restarts a worker that crashes is worth a few MiB.
 5. Memory: within SPARE of the least.
 6. The simplest: fewer workers, then the earlier one in ``plan.PATTERNS``.
@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from aioserve.tune.results import Row, is_faster, scatter
+from aioserve.tune.results import Row, is_ahead, scatter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +59,8 @@ class Verdict:
     costs: tuple[str, ...]
     tolerance: float
     scatter: float
+    #: Others have used the machine, or the rounds were far apart for another reason.
+    doubtful: bool
 
 
 def judge(table: Sequence[Row], *, cpus: int) -> Verdict | None:
@@ -68,9 +70,9 @@ def judge(table: Sequence[Row], *, cpus: int) -> Verdict | None:
         return None
     noise = scatter(table)
     tolerance = max(TOLERANCE, noise)
-    fast = [row for row in measured if not any(is_faster(other, row, tolerance) for other in measured)]
-    steady = _steady(fast)
-    taking = _most(steady, lambda row: row.fresh_rate, 2 * tolerance)
+    fast = _not_behind(measured, lambda row: row.rounds, tolerance)
+    steady = _steady(fast, noise)
+    taking = _not_behind(steady, lambda row: row.fresh_rounds, 2 * tolerance)
     safe = [row for row in taking if row.candidate.pattern.counts] or taking
     lean = _least(safe, lambda row: row.memory, SPARE)
     best = min(lean, key=lambda row: row.candidate.rank)
@@ -92,17 +94,16 @@ def judge(table: Sequence[Row], *, cpus: int) -> Verdict | None:
         costs=tuple(_costs(best, measured, tolerance)),
         tolerance=tolerance,
         scatter=noise,
+        doubtful=noise > WILD or (best.others or 0.0) > RESTLESS,
     )
 
 
 # The rules.
 
 
-def _most(rows: list[Row], value: Callable[[Row], float | None], tolerance: float) -> list[Row]:
-    """Those that are near the largest; all, if nobody has a value."""
-    values = [(row, value(row) or 0.0) for row in rows]
-    most = max(number for _, number in values)
-    return [row for row, number in values if number >= most * (1 - tolerance)]
+def _not_behind(rows: list[Row], rounds: Callable[[Row], Sequence[float]], tolerance: float) -> list[Row]:
+    """Those that nobody is ahead of. The best in the middle is always among them."""
+    return [row for row in rows if not any(is_ahead(rounds(other), rounds(row), 1 + tolerance) for other in rows)]
 
 
 def _least(rows: list[Row], value: Callable[[Row], float | None], tolerance: float) -> list[Row]:
@@ -114,13 +115,15 @@ def _least(rows: list[Row], value: Callable[[Row], float | None], tolerance: flo
     return [row for row, number in values if number is not None and number <= min(known) * (1 + tolerance)]
 
 
-def _steady(rows: list[Row]) -> list[Row]:
+def _steady(rows: list[Row], noise: float) -> list[Row]:
     keeping_up = [row for row in rows if not row.behind] or rows
-    tails = [row.p99 for row in keeping_up if row.p99 is not None]
-    if not tails:
-        return keeping_up
-    limit = max(min(tails) * LONGER, min(tails) + NOTICED)
-    return [row for row in keeping_up if row.p99 is None or row.p99 <= limit]
+    return [row for row in keeping_up if not any(_is_longer(row, other, LONGER * (1 + noise)) for other in keeping_up)]
+
+
+def _is_longer(row: Row, other: Row, factor: float) -> bool:
+    if row.p99 is None or other.p99 is None or row.p99 - other.p99 <= NOTICED:
+        return False
+    return is_ahead(row.p99_rounds, other.p99_rounds, factor)
 
 
 # What is said of them.
@@ -147,6 +150,7 @@ def _by_tail(fast: list[Row], steady: list[Row]) -> str:
     late = [row for row in lost if row.behind]
     if late:
         return f"{_names(late)} could not keep up with the paced load."
+    # It is out because somebody's is shorter, who may be out for somebody else's: the shortest of all stays.
     shortest = min(row.p99 for row in steady if row.p99 is not None)
     longest = max(row.p99 for row in lost if row.p99 is not None)
     first = _names([row for row in steady if row.p99 == shortest])

@@ -88,6 +88,7 @@ def alive(pids):
     return set(pids) & processes().keys()
 
 
+@pytest.mark.once
 def test_a_run_ends_with_a_table_files_and_a_recommendation(tmp_path):
     done = tune(
         *(
@@ -129,6 +130,7 @@ def test_a_run_ends_with_a_table_files_and_a_recommendation(tmp_path):
     assert set(os.listdir(tmp_path)) == {"x.json", "x.svg"}
 
 
+@pytest.mark.once
 def test_without_wrk_the_built_in_client_measures_all_of_it(tmp_path):
     done = tune("plain:app", *SHORT, "--accept", "single", "--json", "-", cwd=tmp_path, env=without_wrk(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -163,6 +165,7 @@ def test_what_cannot_be_measured_is_said_once_and_at_once(arguments, status, sai
     assert done.stdout == ""
 
 
+@pytest.mark.once
 def test_files_that_cannot_be_written_are_named_after_the_report(tmp_path):
     done = tune("plain:app", *SHORT, "--accept", "single", "--plot", "no/where.svg", cwd=tmp_path)
     assert done.returncode == 1
@@ -192,6 +195,7 @@ def test_an_interruption_leaves_no_process(moment, tmp_path):
         assert not alive(there)
 
 
+@pytest.mark.once
 def test_an_interruption_shows_what_was_measured(tmp_path):
     with started("plain:app", *SHORT, "--workers", "2", "--json", "x.json", cwd=tmp_path) as run:
         for line in run.stderr:
@@ -216,6 +220,7 @@ def test_when_tune_is_killed_its_servers_end(tmp_path):
         wait_until(lambda: not alive(there), f"{there} have ended")
 
 
+@pytest.mark.once
 def test_a_terminal_sees_a_bar_and_then_a_clean_line(tmp_path):
     mine, theirs = pty.openpty()
     with started("plain:app", *SHORT, "--accept", "single", cwd=tmp_path, stderr=theirs) as run:

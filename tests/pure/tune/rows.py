@@ -13,9 +13,18 @@ def candidate(label):
     return Candidate(next(pattern for pattern in PATTERNS if pattern.accept == name), int(count or 1))
 
 
-def row(label, rate, *, rounds=None, **values):
+def row(label, rate, *, rounds=None, fresh_rate=None, p99=None, p99_rounds=None, **values):
     """Without ``rounds``, every round was alike."""
-    return Row(candidate=candidate(label), rate=rate, rounds=tuple(rounds or (rate,) * 3), **values)
+    return Row(
+        candidate=candidate(label),
+        rate=rate,
+        rounds=tuple(rounds or (rate,) * 3),
+        fresh_rate=fresh_rate,
+        fresh_rounds=() if fresh_rate is None else (fresh_rate,) * 3,
+        p99=p99,
+        p99_rounds=p99_rounds or (() if p99 is None else (p99,) * 2),
+        **values,
+    )
 
 
 SETUP = Setup(

@@ -63,6 +63,11 @@ def test_the_recommendation_has_flags_reason_cost_and_next_step():
     ]
 
 
+def test_a_doubtful_recommendation_is_said_to_be():
+    text = report.recommendation(judge([row("shared x 2", 100.0, others=0.5)], cpus=2), SETUP, current=None)
+    assert text.startswith("Recommended, as far as a restless machine can tell: --accept shared --workers 2\n")
+
+
 def test_what_is_configured_already_is_said_to_be():
     text = report.recommendation(judge(TABLE, cpus=2), SETUP, current=candidate("shared x 2"))
     assert text.startswith("Recommended: --accept shared --workers 2   (as it is configured now)\n")

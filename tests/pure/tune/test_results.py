@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aioserve.tune.measured import Measured
-from aioserve.tune.results import Visit, is_faster, rows, scatter
+from aioserve.tune.results import Visit, is_ahead, rows, scatter
 from tests.pure.tune.rows import candidate, row
 
 SHARED, REUSEPORT = candidate("shared x 2"), candidate("reuseport x 2")
@@ -27,6 +27,7 @@ def test_candidates_that_were_not_visited_have_no_row():
 def test_cpu_time_is_per_request_and_per_connection():
     fresh = Measured(requests=50, seconds=1.0)
     (found,) = rows([SHARED], [visit(1, 100, kept_cpu=1.0, fresh=fresh, fresh_cpu=0.5)])
+    assert found.fresh_rounds == (50.0,)
     assert (found.cpu, found.fresh_cpu, found.fresh_rate, found.busy) == (0.01, 0.01, 50.0, 0.5)
 
 
@@ -39,6 +40,7 @@ def test_latencies_are_those_of_the_paced_load():
     paced = Measured(requests=100, seconds=1.0, p50=0.1, p99=0.2)
     (found,) = rows([SHARED], [visit(1, 1), visit(2, 1, paced=paced)])
     assert (found.p50, found.p99, found.p999, found.behind) == (0.1, 0.2, None, False)
+    assert found.p99_rounds == (0.2,)
 
 
 def test_who_does_not_send_what_is_due_is_behind():
@@ -73,14 +75,15 @@ def test_without_rounds_to_compare_there_is_no_scatter(table):
 
 
 @pytest.mark.parametrize(
-    ("mine", "theirs", "faster"),
+    ("mine", "theirs", "ahead"),
     [
         ((120, 120, 120), (100, 100, 100), True),
         ((104, 104, 104), (100, 100, 100), False),  # within the tolerance
         ((120, 90, 120), (100, 100, 100), False),  # not in every round
+        ((), (100, 100, 100), False),
+        ((120, 120, 120), (), False),
     ],
 )
-def test_faster_is_who_is_so_in_every_round(mine, theirs, faster):
-    one, other = row("shared x 1", mine[0], rounds=mine), row("shared x 2", theirs[0], rounds=theirs)
-    assert is_faster(one, other, 0.05) is faster
-    assert not is_faster(other, one, 0.05)
+def test_ahead_is_who_is_so_in_every_round(mine, theirs, ahead):
+    assert is_ahead(mine, theirs, 1.05) is ahead
+    assert not is_ahead(theirs, mine, 1.05)

@@ -69,6 +69,24 @@ def test_a_tail_that_is_longer_by_less_than_a_millisecond_is_not():
     assert best([row("shared x 2", 1000, p99=0.0012), row("reuseport x 2", 1000, p99=0.0004)]) == "shared x 2"
 
 
+def test_a_tail_that_is_not_longer_in_every_round_is_not():
+    table = [row("shared x 2", 1000, p99=0.02, p99_rounds=(0.001, 0.04)), row("reuseport x 2", 1000, p99=0.003)]
+    assert best(table) == "shared x 2"
+
+
+def test_rounds_that_are_far_apart_make_tails_less_telling():
+    calm = [row("shared x 2", 1000, p99=0.009), row("reuseport x 2", 1000, p99=0.005)]
+    there_and_back = ((500, 1000, 1500), (1500, 1000, 500))
+    wild = [dataclasses.replace(one, rounds=rounds) for one, rounds in zip(calm, there_and_back, strict=True)]
+    wild.append(row("shared x 4", 1000))
+    assert (best(calm), best(wild)) == ("reuseport x 2", "shared x 2")
+
+
+def test_a_restless_machine_makes_the_verdict_doubtful():
+    assert judge([row("shared x 2", 1000, others=0.2)], cpus=2).doubtful
+    assert not judge([row("shared x 2", 1000, others=0.02)], cpus=2).doubtful
+
+
 def test_tails_that_were_not_measured_decide_nothing():
     assert best([row("shared x 2", 1000), row("reuseport x 2", 1000, p99=0.0004)]) == "shared x 2"
 
