@@ -135,9 +135,29 @@ class Crew:
                 return
             sig = Sig.TERM
             child.move(Life.DRAINING)
-            child.deadline = self.now + policy.drain_delay + policy.grace + policy.margin
+            # Who leads has no requests to wait for, and the others wait for it.
+            drain = policy.drain_delay + policy.grace + policy.margin
+            child.deadline = self.now + (policy.quick_limit if child.slot.spec.leads else drain)
         child.told_to_leave = True
         self.kill(child, sig)
+
+    def send_home(self, *, accepting: bool = False) -> None:
+        """Tell everybody to leave whom a stop or a drain is about, as far as it goes now. Say it again later.
+
+        What leaders have accepted they pass on before they leave, and the others take it before they do: so these are
+        told when no leader is there any more. ``accepting``: leaders go on for now, while the others fail readiness. In
+        a quick stop nobody waits for anybody.
+        """
+        slots = [slot for slot in self.slots if self.stopping or slot.spec.required]
+        if self.phase is not Phase.QUITTING:
+            leaders = [slot for slot in slots if slot.spec.leads and slot.children]
+            if accepting:
+                slots = [slot for slot in slots if not slot.spec.leads]
+            elif leaders:
+                slots = leaders
+        for slot in slots:
+            for child in slot.children:
+                self.dismiss(child)
 
     def kill(self, child: Child, sig: Sig) -> None:
         self.actions.append(Kill(child.pid, sig))
