@@ -70,7 +70,7 @@ class Gate:
         self._backlog: Final = backlog
         self._tell: Final = tell or (lambda _accepts: None)
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._last_free: Final = soft - min(passing.MOST, soft // 8) if soft != resource.RLIM_INFINITY else math.inf
+        self._last_free: Final = soft - min(passing.MOST, soft // 6) if soft != resource.RLIM_INFINITY else math.inf
         self._doors: list[Door] = []
         self._wanted = False
         self._closed = False
@@ -112,6 +112,22 @@ class Gate:
         except OSError as error:
             self.pause()
             log.error("the listeners cannot be opened again yet: %s", error.strerror)  # noqa: TRY400
+
+    def is_short(self) -> bool:
+        """Whether a message may bring more descriptors than are free: the kernel would close those without a place.
+
+        The kernel gives the lowest number that is free, so one tells how many are taken: 1 us for each message.
+        """
+        lowest = self._lowest_free()
+        return lowest is None or lowest > self._last_free
+
+    def _lowest_free(self) -> int | None:
+        try:
+            lowest = os.dup(self._listeners[0].sock.fileno())
+        except OSError:
+            return None
+        os.close(lowest)
+        return lowest
 
     def has_room(self, count: int) -> bool:
         """Whether ``count`` descriptors are free: the kernel is asked for them, and has them back at once.
@@ -218,8 +234,6 @@ class Gate:
             self.take(listener, sock)
         if len(descriptors) < len(origins) and origins[0] != passing.PROBE:
             log.error("%d connections are lost: too few descriptors are free", len(origins) - len(descriptors))
-        if descriptors and descriptors[-1] > self._last_free:
-            self.pause()  # the kernel gives the lowest that are free: the next message may not find enough
         return len(descriptors)
 
     def take(self, listener: Listener, sock: socket.socket) -> None:
@@ -297,7 +311,9 @@ class _Fed:
         self._loop.remove_reader(self._channel.sock)
 
     def _readable(self) -> None:
-        if self._gate.take_message(self._channel) is None:
+        if self._gate.is_short():
+            self._gate.pause()  # until the server's next beat, or until a connection has closed
+        elif self._gate.take_message(self._channel) is None:
             self.close()  # dispatcher and master have gone, and the worker is about to notice
 
 
