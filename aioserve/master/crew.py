@@ -146,25 +146,24 @@ class Crew:
 
         What leaders have accepted they pass on before they leave, and the others take it before they do: so these are
         told when no leader is there any more. ``accepting``: leaders go on for now, while the others fail readiness. In
-        a quick stop nobody waits for anybody.
+        a quick stop nobody waits for anybody, and who still boots has nothing to wait for.
         """
-        slots = [slot for slot in self.slots if self.stopping or slot.spec.required]
-        if self.phase is not Phase.QUITTING:
-            leaders = [slot for slot in slots if slot.spec.leads and slot.children]
-            if accepting:
-                slots = [slot for slot in slots if not slot.spec.leads]
-            elif leaders:
-                slots = leaders
-        for slot in slots:
+        leaders_first = self.phase is not Phase.QUITTING and any(
+            slot.spec.leads and slot.children for slot in self.slots
+        )
+        for slot in self.slots:
+            leads = slot.spec.leads
+            may_go = not leaders_first or leads is not accepting
             for child in slot.children:
-                self.dismiss(child)
+                if (self.stopping or slot.spec.required) and (may_go or (child.life is Life.BOOTING and not leads)):
+                    self.dismiss(child)
 
     def kill(self, child: Child, sig: Sig) -> None:
         self.actions.append(Kill(child.pid, sig))
 
     def steer(self, slot: Slot, *, away: bool) -> None:
-        """Let new connections go to other slots while nobody serves here, and back."""
-        if slot.spec.role is Role.WORKER and slot.avoided is not away:
+        """Let new connections go to other slots while nobody serves here, and back; at the end it does not matter."""
+        if slot.spec.role is Role.WORKER and slot.avoided is not away and not self.stopping:
             slot.avoided = away
             self.actions.append(Steer(slot.number, away=away))
 
