@@ -88,7 +88,7 @@ class Lane:
 
     def lags(self, now: float) -> bool:
         """Whether it has become late just now."""
-        if self.late or not self.waiting or now - self._since < LATE:
+        if self.late or not self.waiting or now < self.due():
             return False
         self.late = True
         self.room = 0
