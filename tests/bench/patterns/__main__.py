@@ -92,12 +92,16 @@ def run(options):
                 Running(peer, _cores(), directory) as server,
                 preferred(server.process.pid, options.nice),
             ):
-                if started(server, failed):
-                    for name, record in visit(server, pattern, workers, parts, options):
-                        records.append(
-                            {"round": number, "workload": name, "server": pattern.name, "workers": workers, **record}
-                        )
+                try:
+                    server.await_boot(answers)
+                    rest(server)
+                    for workload, record in visit(server, pattern, workers, parts, options):
+                        place = {"round": number, "workload": workload, "server": pattern.name, "workers": workers}
+                        records.append({**place, **record})
                         tell(records[-1])
+                except ServerError as error:
+                    failed[pattern.name] = str(error)
+                    say(f"LEFT OUT: {error}")
     servers = [PEERS[name] for name in dict.fromkeys(pattern.server for pattern in usable)]
     return {
         **machine.describe(servers),
@@ -171,17 +175,6 @@ def visit(server, pattern, workers, parts, options):
             yield crowd, balance.measure(server, crowd, workers)
     if "losses" in parts:
         yield "replace", losses.measure(server, pattern, workers, replacements(options, pattern))
-
-
-def started(server, failed):
-    try:
-        server.await_boot(answers)
-        rest(server)
-    except ServerError as error:
-        failed[server.peer.name] = str(error)
-        say(f"LEFT OUT: {error}")
-        return False
-    return True
 
 
 def tell(record):

@@ -37,6 +37,10 @@ MARGIN = 500
 #: The worst first.
 VERDICTS = ("lost", "race", "ended")
 
+#: How a connection ends without a byte of an answer, in asyncio's words. The answers are of one segment: no reset can
+#: come in the middle of one.
+UNANSWERED = ("IncompleteReadError 0 bytes", "ConnectionResetError", "BrokenPipeError")
+
 #: Of the losses, how many are kept as text.
 SHOWN = 10
 
@@ -45,8 +49,8 @@ def measure(server, pattern, workers, replacements):
     """A record like a visit's. The workers of a reload count as replaced when they have ended and successors answer."""
     ledger, problems = Ledger(), []
     processes, replaced, reloads, began = pattern.processes(workers), 0, 0, time.monotonic()
-    with Load(ledger, server, counts=CLIENTS):
-        try:
+    try:
+        with Load(ledger, server, counts=CLIENTS):
             _answer(ledger)
             crew = _successors(ledger, Counter(), set(), processes)
             while replaced < replacements:
@@ -57,8 +61,8 @@ def measure(server, pattern, workers, replacements):
                 replaced += workers
                 reloads += 1
             _answer(ledger)
-        except AssertionError as error:
-            problems.append(f"after {replaced} replacements: {error}")
+    except AssertionError as error:
+        problems.append(f"after {replaced} replacements: {error}")
     found = sorted((VERDICTS.index(verdict(loss)), str(loss)) for loss in ledger.losses)
     verdicts = Counter(VERDICTS[index] for index, _ in found)
     return {
@@ -74,11 +78,11 @@ def measure(server, pattern, workers, replacements):
 
 
 def verdict(loss: Loss):
-    """Which of the three. ``pid`` is set if somebody had answered on this connection before."""
-    if loss.stage in {"idle", "close"}:
+    """Which of the three. Without ``pid`` nobody had answered on this connection: its first request is lost with it."""
+    if loss.pid and loss.stage in {"idle", "close"}:
         return "ended"
-    unanswered = "0 bytes read" in loss.error or loss.error.startswith(("ConnectionReset", "BrokenPipe"))
-    return "race" if loss.stage == "head" and loss.kind == "keep" and loss.pid and unanswered else "lost"
+    unanswered = loss.error.startswith(UNANSWERED)
+    return "race" if loss.pid and loss.kind == "keep" and loss.stage == "head" and unanswered else "lost"
 
 
 def _successors(ledger, answered, crew, count):

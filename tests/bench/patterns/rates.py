@@ -1,4 +1,4 @@
-"""Throughput and cost: wrk at all cores' workers, and the CPU time of every process of the server."""
+"""Throughput and cost: wrk against a server on all cores, and the CPU time of every process of the server."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def render(results):
     table = Table(results)
     header = [
         "", "requests/s · CPU", "connections/s · CPU", "all turn, p50 / p99 / p99.9", "one blocked",
-        f"one of {MANY} blocked", "64 kept, most to least", "1,000 kept", "lost",
+        f"one of {MANY} blocked", "64 kept, most to least", "1,000 kept", "lost of requests in replacements",
     ]  # fmt: skip
     rows = [
         [
@@ -35,11 +35,11 @@ def render(results):
             table.cell("blocked", pattern, _tail),
             table.cell(f"blocked-{MANY}", pattern, _tail),
             *(_pair(table, pattern, size) for size in ("64", "1000")),
-            table.cell("replace", pattern, lambda cell: f"{cell['lost']:.0f} of {cell['requests']:,.0f}"),
+            table.cell("replace", pattern, _loss),
         ]
         for pattern in table.patterns
     ]
-    return "\n".join([caption(results), "", *markdown(header, rows), *table.footnotes()])
+    return "\n".join([caption(results), "", *markdown(header, rows), *absent(results), *table.footnotes()])
 
 
 def details(results):
@@ -93,7 +93,7 @@ def details(results):
             for key in ("replacements", "requests", "lost", "race", "ended", "seconds")
         ],
     )
-    return "\n".join([*parts, *table.footnotes()])
+    return "\n".join([*parts, *absent(results), *table.footnotes()])
 
 
 class Table:
@@ -133,14 +133,14 @@ def caption(results):
     peers = [f"{name} {versions[name]}" for name in settings["servers"] if name in versions and name != "aioserve"]
     client = results["client"]
     text = (
-        f"{FEW} workers and wrk {versions['wrk']} on {len(settings['cores'])} cores, balance with {MANY} workers;"
-        f" medians of {settings['rounds']} rounds of {settings['seconds']} s, rates as multiples of"
-        f" {settings['base']}'s and CPU microseconds of all processes. Latencies in ms: new connections at {RATE}/s,"
+        f"{FEW} workers (single: 1) and wrk {versions['wrk']} on {len(settings['cores'])} cores; balance with {MANY}"
+        f" workers; medians, {settings['seconds']} s in each of {settings['rounds']} rounds. Rates as multiples of"
+        f" {settings['base']}'s, and CPU microseconds of all processes. Latencies in ms: new connections at {RATE}/s,"
         f" each with 0.2 ms of work, from when they were due; blocked means {BLOCK_SECONDS * 1e3:.0f} ms every"
         f" {BLOCK_INTERVAL * 1e3:.0f} ms. Kept connections: opened at once · one every ms. Lost: requests without their"
-        f" whole answer while workers were replaced."
+        f" whole answer while workers were replaced under load."
     )
-    if client:
+    if "p50_us" in client:
         text += (
             f" A server that does nothing gave p50 / p99 / p99.9 of {_tail(client)} ms: that much is the client's and"
             " the machine's."
@@ -150,7 +150,13 @@ def caption(results):
         f" uvloop {versions['uvloop']}, {', '.join([*peers, ''])}commit {results['commit'][:9]}"
         f"{' with changes' if results['dirty'] else ''}, {results['date'][:10]}."
     )
-    return text + _unrest(results["visits"]) + _absent(results)
+    return text + _unrest(results["visits"])
+
+
+def absent(results):
+    """What was asked for and is not there, and why."""
+    reasons = {**results["unavailable"], **results["failed"]}
+    return ["", "Not measured:", *(f"- {name}: {why}" for name, why in reasons.items())] if reasons else []
 
 
 def _unrest(visits):
@@ -159,12 +165,6 @@ def _unrest(visits):
         return ""
     return (
         f" **The machine was not quiet: others took {median(others):.2f} cores (median; {max(others):.2f} at worst).**"
-    )
-
-
-def _absent(results):
-    return "".join(
-        f" **Not measured: {name} ({why}).**" for name, why in {**results["unavailable"], **results["failed"]}.items()
     )
 
 
@@ -184,6 +184,10 @@ def _ratio(cell):
 
 def _tail(cell):
     return " / ".join(_ms(key)(cell) for key in ("p50_us", "p99_us", "p999_us"))
+
+
+def _loss(cell):
+    return f"{cell['lost']:.0f} of {cell['requests']:,.0f} in {cell['replacements']:.0f}"
 
 
 def _ms(key):

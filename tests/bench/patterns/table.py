@@ -71,8 +71,8 @@ PATTERNS = {
             "--accept reuseport --steal off --workers {workers}",
             before="--accept reuseport --workers {workers}",
         ),
-        Pattern("reuseport, steal late", "--accept reuseport --steal late --workers {workers}"),
-        Pattern("reuseport, steal always", "--accept reuseport --steal always --workers {workers}"),
+        Pattern("reuseport --steal late", "--accept reuseport --steal late --workers {workers}"),
+        Pattern("reuseport --steal always", "--accept reuseport --steal always --workers {workers}"),
         Pattern("dispatch", "--accept dispatch --workers {workers}"),
         Pattern("threads", "--accept threads --threads {workers}", one_process=True),
         # The peers, for context. They replace their workers in their own time, granian one every 3.5 s.

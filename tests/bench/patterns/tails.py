@@ -29,11 +29,13 @@ BLOCK_INTERVAL = 0.25
 def measure(server, seconds, *, blocked):
     """A record like a visit's."""
     problems = []
-    with contextlib.ExitStack() as stack:
-        blocker = stack.enter_context(Blocker(server.port, problems)) if blocked else None
-        before = server.processes()
-        record = arrive(server.port, seconds)
-        after = server.processes()
+    try:
+        with Blocker(server.port, problems) if blocked else contextlib.nullcontext() as blocker:
+            before = server.processes()
+            record = arrive(server.port, seconds)
+            after = server.processes()
+    except (OSError, Broken) as error:
+        return {"problems": [f"nobody could be blocked: {error!r}"]}
     problems += [f"{count} connections: {what}" for what, count in record.pop("failed").items()]
     if before.keys() != after.keys():
         problems.append("its processes have changed")
