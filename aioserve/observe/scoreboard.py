@@ -47,6 +47,12 @@ CONNECTIONS_TOTAL: Final = 7
 REQUESTS: Final = 8  # in flight now
 REQUESTS_TOTAL: Final = 9
 LAG_WORST_NS: Final = 10  # the worst LAG_NS of the last 15 to 30 s
+ACCEPTING: Final = 24  # 1 while new connections are taken; 0 while they are not, for want of room or at the end
+CONNECTIONS_LIMIT: Final = 25  # with so many open, no more are taken
+# Of a dispatcher, whose CONNECTIONS are those that it has accepted and not passed on yet.
+PASSED_TOTAL: Final = 26  # connections passed on to workers
+LATE_TOTAL: Final = 27  # how often a worker was passed over, because it had not taken what waited for it
+RETAKEN_TOTAL: Final = 28  # connections that were taken back from a worker that was late or gone, for another one
 
 # 32 cells are 256 bytes, four cache lines: two workers never write the same line, and there is room for more counters.
 ROW_CELLS: Final = 32
@@ -74,6 +80,11 @@ class Snapshot:
     requests: int
     requests_total: int
     lag_worst_ns: int
+    accepting: bool
+    connections_limit: int
+    passed_total: int
+    late_total: int
+    retaken_total: int
 
 
 @final
@@ -122,6 +133,11 @@ class Row:
             requests=cells[REQUESTS],
             requests_total=cells[REQUESTS_TOTAL],
             lag_worst_ns=cells[LAG_WORST_NS],
+            accepting=bool(cells[ACCEPTING]),
+            connections_limit=cells[CONNECTIONS_LIMIT],
+            passed_total=cells[PASSED_TOTAL],
+            late_total=cells[LATE_TOTAL],
+            retaken_total=cells[RETAKEN_TOTAL],
         )
 
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from aioserve.tune.plan import Candidate
     from aioserve.tune.waits import Waits
 
-#: A master makes room for 64 workers, or twice as many as it starts, and some for others; a row is 512 bytes.
-ROOM: Final = 256
+#: A master makes room for 64 workers, or twice as many as it starts, and for others beside them.
+ROOM: Final = 128
 
 #: Seconds that a server has to cut what is in flight and to shut down its applications.
 STOP_PATIENCE: Final = 10.0
@@ -131,7 +131,7 @@ class Serving:
         self._stop()
         config = configure(self._prepared, self._candidate, free_port())
         self.address = (HOST, config.listen.port)
-        self._scoreboard = Scoreboard(max(2 * self._candidate.count, ROOM))
+        self._scoreboard = Scoreboard(2 * self._candidate.count + ROOM)
         null = os.open(os.devnull, os.O_WRONLY)
         began = time.monotonic()
         try:
@@ -149,7 +149,8 @@ class Serving:
     def _ready(self) -> bool:
         """Whether every worker serves; a process may have several rows, or fewer than the pattern has threads."""
         workers = self._candidate.count if self._candidate.pattern.counts == "workers" else 1
-        ready = sum(row.phase is Phase.READY for row in self.rows()) >= workers
+        # Workers have the first slots; others (a dispatcher) come after them.
+        ready = sum(row.phase is Phase.READY and row.slot < workers for row in self.rows()) >= workers
         if ready and self.boot < 0:
             self.boot += time.monotonic()
         return ready

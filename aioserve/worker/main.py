@@ -26,7 +26,7 @@ from aioserve.worker.stacks import Stacks, watch_for_faults
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Source
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.worker.applications import Applications
@@ -49,7 +49,7 @@ class Reporter(Protocol):
 
 def run_worker(
     config: Config,
-    listeners: Sequence[Listener],
+    listeners: Sequence[Source],
     *,
     row: Row,
     reporter: Reporter,
@@ -89,7 +89,7 @@ def run_worker(
 
 def run_single(
     config: Config,
-    listeners: Sequence[Listener],
+    listeners: Sequence[Source],
     *,
     row: Row | None,
     on_ready: Callable[[], None],
@@ -129,7 +129,7 @@ def run_single(
 
 def _run(
     config: Config,
-    listeners: Sequence[Listener],
+    listeners: Sequence[Source],
     *,
     row: Row | None,
     prepare: Callable[[asyncio.AbstractEventLoop, Stop], None],
