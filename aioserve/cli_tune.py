@@ -15,7 +15,7 @@ from aioserve.cli import Invocation, ServerCommand, configure, make_command, par
 from aioserve.config import values
 from aioserve.errors import ConfigError
 from aioserve.tune.answers import Question
-from aioserve.tune.plan import PATTERNS, Choice
+from aioserve.tune.plan import CONNECTIONS, PATTERNS, Choice
 from aioserve.tune.run import INTERRUPTED, Wishes
 
 if TYPE_CHECKING:
@@ -55,8 +55,6 @@ Exit statuses:
 #: The exit status for a wrong configuration.
 WRONG: Final = 2
 
-#: As many as keep any application busy, without queues that hide the latency of a request.
-_CONNECTIONS: Final = 64
 #: wrk and the built-in client are one process each.
 _MOST_CONNECTIONS: Final = 10_000
 #: Less says nothing, and more is a patience that nobody has by intention.
@@ -81,7 +79,11 @@ def _options() -> list[click.Option]:
         option("--path", "PATH", "what to ask for, with its query  [default: /; repeatable: in turns]", multiple=True),
         option("--request-header", "'NAME: VALUE'", "send this with every request  [repeatable]", multiple=True),
         option("--data", "TEXT|@FILE", "send this body, with POST"),
-        option("--connections", "N", f"as many clients at once  [default: {_CONNECTIONS}]"),
+        option(
+            "--connections",
+            "N",
+            f"as many clients at once  [default: {CONNECTIONS}, fewer where a request computes for long]",
+        ),
         option("--seconds", "TIME", "under load, per candidate  [default: what two minutes in all allow]"),
         option("--plot", "FILE", "draw the table as SVG"),
         option("--json", "FILE|-", "write everything that was measured; -: to stdout, and the report to stderr"),
@@ -117,7 +119,7 @@ def read_wishes(call: Invocation, loaded: Loaded | None, read: Read) -> tuple[Wi
         questions=tuple(Question(path=path, headers=headers, body=body) for path in paths),
         choice=choice_of(loaded) if loaded is not None else Choice(),
         seconds=take("seconds", _within(values.parse_seconds, _SHORTEST, _LONGEST)),
-        connections=take("connections", _within(values.parse_integer, 1, _MOST_CONNECTIONS), _CONNECTIONS),
+        connections=take("connections", _within(values.parse_integer, 1, _MOST_CONNECTIONS)),
         plot=take("plot", values.parse_text, ""),
         json=take("json", values.parse_text, ""),
     )

@@ -73,6 +73,10 @@ class Load:
             raise NoMeasurement(found)
         return [(status, size) for status, size in found]
 
+    def alone(self, seconds: float) -> Measured:
+        """One request at a time."""
+        return self._client(lambda client: client.kept(seconds), seconds, connections=1)
+
     def warm_up(self, seconds: float) -> None:
         self._client(lambda client: client.kept(seconds), seconds)
 
@@ -91,11 +95,11 @@ class Load:
 
     # The built-in client.
 
-    def _client(self, measure: Callable[[Client], Measured], seconds: float) -> Measured:
+    def _client(self, measure: Callable[[Client], Measured], seconds: float, *, connections: int = 0) -> Measured:
         def run() -> bytes:
             # It makes no circles, and a collection in the middle of a measurement would be the server's delay.
             gc.disable()
-            return measure(Client(self._address, self._questions, self._connections)).encode()
+            return measure(Client(self._address, self._questions, connections or self._connections)).encode()
 
         return Measured.decode(self._in_child(run, seconds))
 

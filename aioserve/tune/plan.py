@@ -32,6 +32,15 @@ FEWEST, MOST = 3.0, 10.0
 #: How a candidate's time is shared out: requests on kept connections, on new connections, and paced ones.
 KEPT, FRESH, PACED = 0.45, 0.2, 0.35
 
+#: As many connections as keep any application busy, without queues that hide the latency of a request.
+CONNECTIONS: Final = 64
+#: A path that computes for long has fewer, and at least these.
+FEWEST_CONNECTIONS: Final = 8
+#: Seconds that one worker may need to answer all connections once, so that they go round often in a visit.
+TURN: Final = 0.25
+#: Seconds of one request at a time, before anything else, which show how long it computes.
+ALONE: Final = 0.3
+
 #: Before it is measured: caches fill, code is specialised.
 WARM_UP: Final = 0.25
 
@@ -195,6 +204,11 @@ def configure(prepared: Config, candidate: Candidate, port: int) -> Config:
     )
     listen: Listen = dataclasses.replace(prepared.listen, port=port)
     return dataclasses.replace(prepared, process=process, listen=listen)
+
+
+def connections(cpu: float) -> int:
+    """How many suit a path that takes so many CPU seconds per request."""
+    return CONNECTIONS if cpu <= 0 else min(max(int(TURN / cpu), FEWEST_CONNECTIONS), CONNECTIONS)
 
 
 @final

@@ -83,7 +83,7 @@ def explanations(rows: Sequence[Row], setup: Setup) -> list[str]:
 def recommendation(verdict: Verdict, setup: Setup, *, current: Candidate | None) -> str:
     """The flags to copy, why, at what cost, and what to do next."""
     candidate = verdict.best.candidate
-    how = ", as far as a restless machine can tell" if verdict.doubtful else ""
+    how = ", as far as this run can tell" if verdict.doubtful else ""
     lines = [f"Recommended{how}: {candidate.flags}"]
     if candidate == current:
         lines[0] += "   (as it is configured now)"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aioserve.tune.measured import Measured
     from aioserve.tune.plan import Candidate
 
-#: Paced: a candidate that has sent less than this part of what was due was behind, and its latencies say little.
+#: Paced: who has sent less than this part of what was due, in every round, was behind, and its latencies say little.
 KEPT_UP: Final = 0.98
 
 
@@ -52,6 +52,9 @@ class Row:
     p99_rounds: tuple[float, ...] = ()
     rate: float | None = None
     fresh_rate: float | None = None
+    # How many answers there were in a visit: a closed loop that has hardly gone round says little.
+    answers: float = 0.0
+    fresh_answers: float = 0.0
     cpu: float | None = None  # seconds per request
     fresh_cpu: float | None = None  # seconds per connection with its request
     busy: float | None = None  # CPUs that the server kept busy
@@ -103,6 +106,8 @@ def _row(candidate: Candidate, visits: Sequence[Visit]) -> Row:
         p99_rounds=tuple(run.p99 for run in paced if run.p99 is not None),
         rate=over(run.rate for _, run in kept),
         fresh_rate=over(run.rate for _, run in fresh),
+        answers=over(run.requests for _, run in kept) or 0.0,
+        fresh_answers=over(run.requests for _, run in fresh) or 0.0,
         cpu=per(kept, lambda visit: visit.kept_cpu),
         fresh_cpu=per(fresh, lambda visit: visit.fresh_cpu),
         busy=over(visit.kept_cpu / run.seconds for visit, run in kept if visit.kept_cpu is not None and run.seconds),
@@ -111,7 +116,7 @@ def _row(candidate: Candidate, visits: Sequence[Visit]) -> Row:
         p50=over(run.p50 for run in paced),
         p99=over(run.p99 for run in paced),
         p999=over(run.p999 for run in paced),
-        behind=any(run.behind > (1 - KEPT_UP) * (run.behind + run.requests) for run in paced),
+        behind=bool(paced) and all(run.behind > (1 - KEPT_UP) * (run.behind + run.requests) for run in paced),
         memory=over(visit.memory for visit in visits),
         share=over(visit.share for visit in visits),
         lag=over(visit.lag for visit in visits),
@@ -142,16 +147,18 @@ def scatter(table: Iterable[Row]) -> float:
     """How far the rounds were apart, as a part of the rate, when what was common to a whole round is taken out.
 
     A machine that is slower for a while is slower for all candidates of that round. What is left is by how much two
-    candidates may differ without any reason: the median over the candidates of highest less lowest.
+    candidates may differ without any reason: the median over the candidates of highest less lowest, 1 at most.
     """
-    full = [row.rounds for row in table if row.rounds and all(row.rounds)]
-    most = max(map(len, full), default=0)
-    full = [rounds for rounds in full if len(rounds) == most]
+    measured = [row.rounds for row in table if any(row.rounds)]
+    most = max(map(len, measured), default=0)
     if most < 2:
         return 0.0
-    pace = [median(rounds[number] for rounds in full) for number in range(most)]
-    spreads = []
+    measured = [rounds for rounds in measured if len(rounds) == most]
+    full = [rounds for rounds in measured if all(rounds)]
+    # Nothing at all in one round, and something in another: as far apart as can be.
+    spreads = [1.0] * (len(measured) - len(full))
+    pace = [median(rounds[number] for rounds in full) for number in range(most)] if full else []
     for rounds in full:
         relative = [rate / common for rate, common in zip(rounds, pace, strict=True)]
         spreads.append((max(relative) - min(relative)) / median(relative))
-    return median(spreads)
+    return min(median(spreads), 1.0)

@@ -51,7 +51,8 @@ class Wishes:
     questions: tuple[Question, ...]
     choice: Choice
     seconds: float | None = None
-    connections: int = 64
+    #: None: as many as suit the path.
+    connections: int | None = None
     plot: str = ""
     #: A file; "-" is the standard output, and then the report goes to stderr.
     json: str = ""
@@ -95,7 +96,7 @@ class _Tuning:
             app=config.app.target or ", ".join(config.app.mount),
             requests=(),
             client="wrk" if self._wrk else "the built-in client",
-            connections=wishes.connections,
+            connections=wishes.connections or plan.CONNECTIONS,
             cpus=cpus,
             python=f"{platform.python_implementation()} {platform.python_version()}",
             seconds=0.0,
@@ -136,8 +137,15 @@ class _Tuning:
         first = min(self._candidates, key=lambda candidate: candidate.rank)
         click.echo(f"aioserve tune: starting {self._setup.app} ...", err=True)
         with self._serving(first) as server:
-            answers = self._load(server).probe()
+            load = self._load(server)
+            answers = load.probe()
             boot = server.boot
+            if self._wishes.connections is None:
+                before = server.usage()
+                alone = load.alone(plan.ALONE)
+                cpu = _spent(before, server.usage())
+                suitable = plan.connections(cpu / alone.requests if cpu and alone.requests else 0.0)
+                self._setup = replace(self._setup, connections=suitable)
         told = []
         for question, (status, size) in zip(self._wishes.questions, answers, strict=True):
             told.append(f"{question.method} {question.path}: {status}, {size:,} bytes")
@@ -206,7 +214,7 @@ class _Tuning:
         return Serving(self._serve, self._prepared, candidate, self._waits)
 
     def _load(self, server: Serving) -> Load:
-        return Load(server.address, self._wishes.questions, self._wishes.connections, wrk=self._wrk, waits=self._waits)
+        return Load(server.address, self._wishes.questions, self._setup.connections, wrk=self._wrk, waits=self._waits)
 
     # Telling.
 
@@ -235,12 +243,15 @@ class _Tuning:
 
     def _finish(self) -> int:
         table = rows(self._candidates, self._visits)
-        verdict = judge(table, cpus=self._cpus)
+        verdict = judge(table, cpus=self._cpus, connections=self._setup.connections)
         self._show(best=verdict.best.candidate if verdict is not None else None)
         if verdict is not None:
             click.echo(f"\n{report.recommendation(verdict, self._setup, current=self._current)}", file=self._out)
         else:
-            click.echo("\nNothing is recommended: no candidate was measured without errors.", file=self._out)
+            why = "no candidate was measured without errors"
+            if not any(row.errors for row in table):
+                why = "too few answers came in the time; take longer (--seconds 30), or fewer --connections"
+            click.echo(f"\nNothing is recommended: {why}.", file=self._out)
         written = self._write(verdict)
         return CLEAN if verdict is not None and written else NOT_MEASURED
 

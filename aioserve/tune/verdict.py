@@ -6,7 +6,8 @@ better in every round, and by more than a tolerance: TOLERANCE, or the scatter o
 1. Requests per second on kept connections.
 2. The tail of the paced load: a p99 of more than LONGER times another's (and the scatter on top), and more than NOTICED
    above it. Who could not keep up is out.
-3. New connections per second, with twice the tolerance, since they are measured for a shorter time.
+3. New connections per second, with twice the tolerance, since they are measured for a shorter time; if there were at
+   least TURNS for each connection.
 4. A supervisor before none: what restarts a worker that crashes is worth a few MiB.
 5. Memory: within SPARE of the least.
 6. The simplest: fewer workers, then the earlier one in ``plan.PATTERNS``.
@@ -42,6 +43,9 @@ LAG: Final = 0.25
 
 #: Rounds that are further apart than this say little.
 WILD: Final = 0.25
+#: So do visits in which connections have had fewer answers than this, each.
+TURNS: Final = 2
+
 #: What to try then.
 LONGER_SECONDS: Final = 20
 
@@ -59,11 +63,11 @@ class Verdict:
     costs: tuple[str, ...]
     tolerance: float
     scatter: float
-    #: Others have used the machine, or the rounds were far apart for another reason.
+    #: Others have used the machine, the rounds were far apart for another reason, or there were few answers.
     doubtful: bool
 
 
-def judge(table: Sequence[Row], *, cpus: int) -> Verdict | None:
+def judge(table: Sequence[Row], *, cpus: int, connections: int) -> Verdict | None:
     """None: nothing was measured well enough to say."""
     measured = [row for row in table if row.counts]
     if not measured:
@@ -72,7 +76,10 @@ def judge(table: Sequence[Row], *, cpus: int) -> Verdict | None:
     tolerance = max(TOLERANCE, noise)
     fast = _not_behind(measured, lambda row: row.rounds, tolerance)
     steady = _steady(fast, noise)
-    taking = _not_behind(steady, lambda row: row.fresh_rounds, 2 * tolerance)
+    few = TURNS * connections
+    taking = steady
+    if min(row.fresh_answers for row in steady) >= few:
+        taking = _not_behind(steady, lambda row: row.fresh_rounds, 2 * tolerance)
     safe = [row for row in taking if row.candidate.pattern.counts] or taking
     lean = _least(safe, lambda row: row.memory, SPARE)
     best = min(lean, key=lambda row: row.candidate.rank)
@@ -90,11 +97,11 @@ def judge(table: Sequence[Row], *, cpus: int) -> Verdict | None:
         best=best,
         equals=tuple(row for row in taking if row is not best),
         reasons=tuple(reasons),
-        cautions=tuple(_cautions(best, noise, cpus)),
+        cautions=tuple(_cautions(best, noise, cpus, few)),
         costs=tuple(_costs(best, measured, tolerance)),
         tolerance=tolerance,
         scatter=noise,
-        doubtful=noise > WILD or (best.others or 0.0) > RESTLESS,
+        doubtful=noise > WILD or (best.others or 0.0) > RESTLESS or best.answers < few,
     )
 
 
@@ -132,12 +139,12 @@ def _is_longer(row: Row, other: Row, factor: float) -> bool:
 def _by_speed(measured: list[Row], fast: list[Row], tolerance: float, noise: float) -> str:
     if len(measured) == 1:
         return "Nothing else was measured."
-    why = "the rounds themselves were that far apart" if noise > TOLERANCE else "which is within noise"
+    why = (
+        f"the rounds themselves were {noise:.0%} apart" if noise > TOLERANCE else f"less than {tolerance:.0%} is noise"
+    )
     slow = [row for row in measured if row not in fast]
     if not slow:
-        return (
-            f"No candidate serves measurably more requests per second than the others ({tolerance:.0%} or more, {why})."
-        )
+        return f"No candidate serves measurably more requests per second than the others ({why})."
     runner_up = max(slow, key=_rate)
     gain = f"{min(map(_rate, fast)) / _rate(runner_up) - 1:.0%} more than {_label(runner_up)}, the next"
     if len(fast) == 1:
@@ -172,11 +179,16 @@ def _by_size(best: Row, safe: list[Row], lean: list[Row]) -> str:
     return f"Of these, {_label(best)} is the simplest."
 
 
-def _cautions(best: Row, noise: float, cpus: int) -> Iterator[str]:
+def _cautions(best: Row, noise: float, cpus: int, few: int) -> Iterator[str]:
     """What the reader should know before believing it."""
     server, client, others = (busy or 0.0 for busy in (best.busy, best.client_busy, best.others))
     if others > RESTLESS:
         yield f"Other processes took {others:.0%} of the machine meanwhile. Try again when it is quiet."
+    elif best.answers < few:
+        yield (
+            f"Few answers came in a visit ({best.answers:.0f}). Take longer (--seconds {LONGER_SECONDS}) or fewer "
+            "--connections."
+        )
     elif noise > WILD:
         yield f"The rounds were {noise:.0%} apart. Longer ones say more (--seconds {LONGER_SECONDS})."
     if best.busy is not None and server < IDLE and others <= RESTLESS and server + client < FULL * cpus:

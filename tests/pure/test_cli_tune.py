@@ -35,7 +35,7 @@ def wishes(*argv):
 
 def test_without_options_the_root_is_asked_for():
     assert wishes().questions == (Question(path="/"),)
-    assert (wishes().connections, wishes().seconds, wishes().plot, wishes().json) == (64, None, "", "")
+    assert (wishes().connections, wishes().seconds, wishes().plot, wishes().json) == (None, None, "", "")
 
 
 def test_settings_of_the_server_count():

@@ -23,7 +23,7 @@ def row(label, rate, *, rounds=None, fresh_rate=None, p99=None, p99_rounds=None,
         fresh_rounds=() if fresh_rate is None else (fresh_rate,) * 3,
         p99=p99,
         p99_rounds=p99_rounds or (() if p99 is None else (p99,) * 2),
-        **values,
+        **{"answers": 1000.0, "fresh_answers": 1000.0, **values},
     )
 
 

@@ -14,6 +14,7 @@ from aioserve.tune.plan import (
     Pattern,
     candidates,
     configure,
+    connections,
     is_current,
     known_patterns,
     prepare,
@@ -181,3 +182,8 @@ def test_an_application_that_starts_slowly_takes_longer():
     quick, slow = (schedule(8, boot=boot, seconds=None) for boot in (0.2, 5.0))
     assert slow.total > quick.total
     assert slow.visit(2) < quick.visit(2)
+
+
+@pytest.mark.parametrize(("cpu", "number"), [(0.0, 64), (50e-6, 64), (0.01, 25), (0.05, 8), (3.0, 8)])
+def test_a_path_that_computes_for_long_has_fewer_connections(cpu, number):
+    assert connections(cpu) == number

@@ -53,7 +53,7 @@ def test_columns_that_are_not_there_are_not_explained():
 
 
 def test_the_recommendation_has_flags_reason_cost_and_next_step():
-    lines = report.recommendation(judge(TABLE, cpus=2), SETUP, current=None).splitlines()
+    lines = report.recommendation(judge(TABLE, cpus=2, connections=8), SETUP, current=None).splitlines()
     assert lines[0] == "Recommended: --accept shared --workers 2"
     assert lines[1].startswith("Why:   shared x 2 and reuseport x 2 serve most requests per second")
     assert any(line.startswith("Cost:  26% more memory than shared x 1.") for line in lines)
@@ -64,23 +64,25 @@ def test_the_recommendation_has_flags_reason_cost_and_next_step():
 
 
 def test_a_doubtful_recommendation_is_said_to_be():
-    text = report.recommendation(judge([row("shared x 2", 100.0, others=0.5)], cpus=2), SETUP, current=None)
-    assert text.startswith("Recommended, as far as a restless machine can tell: --accept shared --workers 2\n")
+    text = report.recommendation(
+        judge([row("shared x 2", 100.0, others=0.5)], cpus=2, connections=8), SETUP, current=None
+    )
+    assert text.startswith("Recommended, as far as this run can tell: --accept shared --workers 2\n")
 
 
 def test_what_is_configured_already_is_said_to_be():
-    text = report.recommendation(judge(TABLE, cpus=2), SETUP, current=candidate("shared x 2"))
+    text = report.recommendation(judge(TABLE, cpus=2, connections=8), SETUP, current=candidate("shared x 2"))
     assert text.startswith("Recommended: --accept shared --workers 2   (as it is configured now)\n")
 
 
 def test_notes_follow_the_costs():
-    verdict = judge([row("shared x 1", 100.0, lag=1.0)], cpus=2)
+    verdict = judge([row("shared x 1", 100.0, lag=1.0)], cpus=2, connections=8)
     assert "\nNote:  Event loops stood still" in report.recommendation(verdict, SETUP, current=None)
 
 
 def test_the_document_is_json_with_everything_in_it():
     visits = [Visit(candidate=candidate("shared x 2"), round=1, kept=Measured(requests=3, seconds=1.0))]
-    found = json.loads(report.dump(report.document(SETUP, TABLE, visits, judge(TABLE, cpus=2))))
+    found = json.loads(report.dump(report.document(SETUP, TABLE, visits, judge(TABLE, cpus=2, connections=8))))
     assert (found["format"], found["setup"]["app"], found["setup"]["paced_rate"]) == (1, "shop:app", 4000.0)
     assert [one["label"] for one in found["candidates"]] == ["shared x 1", "shared x 2", "reuseport x 2"]
     assert found["candidates"][1]["flags"] == "--accept shared --workers 2"

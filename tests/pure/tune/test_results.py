@@ -17,7 +17,9 @@ def visit(number, requests, *, one=SHARED, **values):
 
 def test_a_row_has_the_medians_of_its_rounds():
     found = rows([SHARED], [visit(1, 200, memory=3), visit(2, 600, memory=5), visit(3, 400, memory=4)])
-    assert [(one.rate, one.rounds, one.memory) for one in found] == [(200.0, (100.0, 300.0, 200.0), 4)]
+    assert [(one.rate, one.rounds, one.memory, one.answers) for one in found] == [
+        (200.0, (100.0, 300.0, 200.0), 4, 400)
+    ]
 
 
 def test_candidates_that_were_not_visited_have_no_row():
@@ -46,6 +48,9 @@ def test_latencies_are_those_of_the_paced_load():
 def test_who_does_not_send_what_is_due_is_behind():
     (found,) = rows([SHARED], [visit(2, 1, paced=Measured(requests=90, seconds=1.0, behind=10))])
     assert found.behind
+    in_time = visit(3, 1, paced=Measured(requests=100, seconds=1.0))
+    (found,) = rows([SHARED], [visit(2, 1, paced=Measured(requests=90, seconds=1.0, behind=10)), in_time])
+    assert not found.behind
 
 
 def test_problems_and_errors_are_named_once_and_the_row_does_not_count():
@@ -67,6 +72,13 @@ def test_a_machine_that_is_slower_for_a_whole_round_is_no_scatter():
 def test_scatter_is_how_far_the_rounds_of_one_candidate_are_apart():
     calm, wild = row("shared x 1", 100), row("shared x 2", 100, rounds=(90, 100, 110))
     assert scatter([calm, wild, row("shared x 4", 100, rounds=(95, 100, 105))]) == pytest.approx(0.1, abs=0.001)
+
+
+def test_a_round_without_any_answer_is_as_far_apart_as_can_be():
+    empty = row("shared x 1", 100, rounds=(0, 100, 100))
+    assert scatter([empty]) == 1
+    assert scatter([empty, row("shared x 2", 100), row("shared x 4", 100)]) == 0
+    assert scatter([row("shared x 2", 100, rounds=(1, 100, 1000))] * 2 + [row("shared x 1", 100)]) <= 1
 
 
 @pytest.mark.parametrize("table", [[], [row("shared x 1", 100, rounds=(100,))], [row("shared x 1", 0.0)]])

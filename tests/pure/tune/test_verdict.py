@@ -11,15 +11,15 @@ MIB = 1 << 20
 
 
 def best(table):
-    return judge(table, cpus=2).best.candidate.label
+    return judge(table, cpus=2, connections=8).best.candidate.label
 
 
 def said(table, cpus=2):
-    return " ".join(judge(table, cpus=cpus).reasons)
+    return " ".join(judge(table, cpus=cpus, connections=8).reasons)
 
 
 def cautions(table, cpus=2):
-    return " ".join(judge(table, cpus=cpus).cautions)
+    return " ".join(judge(table, cpus=cpus, connections=8).cautions)
 
 
 def test_most_requests_per_second_win():
@@ -50,9 +50,9 @@ def test_rounds_that_are_far_apart_widen_the_tolerance():
         row("shared x 2", 1200, rounds=(1250, 1200, 900)),
         row("shared x 4", 1300, rounds=(1260, 1300, 1310)),
     ]
-    verdict = judge(table, cpus=2)
+    verdict = judge(table, cpus=2, connections=8)
     assert verdict.tolerance == verdict.scatter > 0.05
-    assert "the rounds themselves were that far apart" in said(table)
+    assert f"the rounds themselves were {verdict.scatter:.0%} apart" in said(table)
     assert "Longer ones say more (--seconds 20)" in cautions(table)
 
 
@@ -83,8 +83,8 @@ def test_rounds_that_are_far_apart_make_tails_less_telling():
 
 
 def test_a_restless_machine_makes_the_verdict_doubtful():
-    assert judge([row("shared x 2", 1000, others=0.2)], cpus=2).doubtful
-    assert not judge([row("shared x 2", 1000, others=0.02)], cpus=2).doubtful
+    assert judge([row("shared x 2", 1000, others=0.2)], cpus=2, connections=8).doubtful
+    assert not judge([row("shared x 2", 1000, others=0.02)], cpus=2, connections=8).doubtful
 
 
 def test_tails_that_were_not_measured_decide_nothing():
@@ -106,6 +106,17 @@ def test_new_connections_decide_when_they_differ_by_more_than_twice_the_toleranc
     assert best(table) == "reuseport x 2"
     assert "reuseport x 2 takes more new connections per second than shared x 2." in said(table)
     assert best([row("shared x 2", 1000, fresh_rate=920), row("reuseport x 2", 1000, fresh_rate=1000)]) == "shared x 2"
+
+
+def test_new_connections_of_which_there_were_few_decide_nothing():
+    table = [row("shared x 2", 1000, fresh_rate=800, fresh_answers=15), row("reuseport x 2", 1000, fresh_rate=1000)]
+    assert best(table) == "shared x 2"
+
+
+def test_few_answers_are_said_and_make_the_verdict_doubtful():
+    verdict = judge([row("shared x 2", 1000, answers=15)], cpus=2, connections=8)
+    assert verdict.doubtful
+    assert verdict.cautions == ("Few answers came in a visit (15). Take longer (--seconds 20) or fewer --connections.",)
 
 
 def test_less_memory_wins_among_equals():
@@ -144,8 +155,8 @@ def test_what_was_measured_with_errors_is_not_recommended():
 
 
 def test_without_anything_that_counts_there_is_no_verdict():
-    assert judge([], cpus=2) is None
-    assert judge([row("shared x 1", 0.0)], cpus=2) is None
+    assert judge([], cpus=2, connections=8) is None
+    assert judge([row("shared x 1", 0.0)], cpus=2, connections=8) is None
 
 
 def test_the_only_one_is_recommended():
@@ -159,7 +170,7 @@ def test_what_others_are_better_at_is_its_cost():
         row("reuseport x 2", 1500, fresh_rate=1000, memory=50 * MIB, cpu=41e-6),
         row("shared x 4", 100, fresh_rate=9000, behind=True),
     ]
-    assert judge(table, cpus=2).costs == (
+    assert judge(table, cpus=2, connections=8).costs == (
         "40% fewer new connections per second than reuseport x 2",
         "25% more memory than shared x 1",
     )
