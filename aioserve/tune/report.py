@@ -83,10 +83,10 @@ def explanations(rows: Sequence[Row], setup: Setup) -> list[str]:
 def recommendation(verdict: Verdict, setup: Setup, *, current: Candidate | None) -> str:
     """The flags to copy, why, at what cost, and what to do next."""
     candidate = verdict.best.candidate
-    how = ", as far as this run can tell" if verdict.doubtful else ""
-    lines = [f"Recommended{how}: {candidate.flags}"]
-    if candidate == current:
-        lines[0] += "   (as it is configured now)"
+    known = ["as it is configured now"] if candidate == current else []
+    doubts = ["not for certain: see the notes"] if verdict.doubtful else []
+    remark = f"   ({'; '.join(known + doubts)})" if known or doubts else ""
+    lines = [f"Recommended: {candidate.flags}{remark}"]
     lines += _wrapped("Why", " ".join(verdict.reasons))
     if verdict.costs:
         lines += _wrapped("Cost", f"{'; '.join(verdict.costs)}.")

@@ -67,7 +67,7 @@ def test_a_doubtful_recommendation_is_said_to_be():
     text = report.recommendation(
         judge([row("shared x 2", 100.0, others=0.5)], cpus=2, connections=8), SETUP, current=None
     )
-    assert text.startswith("Recommended, as far as this run can tell: --accept shared --workers 2\n")
+    assert text.startswith("Recommended: --accept shared --workers 2   (not for certain: see the notes)\n")
 
 
 def test_what_is_configured_already_is_said_to_be():
