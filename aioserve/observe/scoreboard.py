@@ -47,6 +47,10 @@ CONNECTIONS_TOTAL: Final = 7
 REQUESTS: Final = 8  # in flight now
 REQUESTS_TOTAL: Final = 9
 LAG_WORST_NS: Final = 10  # the worst LAG_NS of the last 15 to 30 s
+WEBSOCKETS: Final = 11  # open now
+WEBSOCKETS_TOTAL: Final = 12
+MESSAGES_RECEIVED: Final = 13  # of WebSockets, by applications
+MESSAGES_SENT: Final = 14
 ACCEPTING: Final = 24  # 1 while new connections are taken; 0 while they are not, for want of room or at the end
 CONNECTIONS_LIMIT: Final = 25  # with so many open, no more are taken
 # Of a dispatcher, whose CONNECTIONS are those that it has accepted and not passed on yet.
@@ -80,6 +84,10 @@ class Snapshot:
     requests: int
     requests_total: int
     lag_worst_ns: int
+    websockets: int
+    websockets_total: int
+    messages_received: int
+    messages_sent: int
     accepting: bool
     connections_limit: int
     passed_total: int
@@ -133,6 +141,10 @@ class Row:
             requests=cells[REQUESTS],
             requests_total=cells[REQUESTS_TOTAL],
             lag_worst_ns=cells[LAG_WORST_NS],
+            websockets=cells[WEBSOCKETS],
+            websockets_total=cells[WEBSOCKETS_TOTAL],
+            messages_received=cells[MESSAGES_RECEIVED],
+            messages_sent=cells[MESSAGES_SENT],
             accepting=bool(cells[ACCEPTING]),
             connections_limit=cells[CONNECTIONS_LIMIT],
             passed_total=cells[PASSED_TOTAL],
