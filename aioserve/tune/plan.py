@@ -91,15 +91,19 @@ class Candidate:
 
     @property
     def flags(self) -> str:
-        """What to write on the command line."""
-        count = f" --{self.pattern.counts} {self.count}" if self.pattern.counts else ""
-        return f"--accept {self.pattern.accept}{count}"
+        """What to write on the command line: all of it, whatever the configuration says."""
+        return " ".join([f"--accept {self.pattern.accept}", *(f"--{name} {count}" for name, count in self.counts)])
 
     @property
     def toml(self) -> str:
         """The same for [process] in aioserve.toml."""
-        count = f"{self.pattern.counts} = {self.count}" if self.pattern.counts else "workers = 1"
-        return f'accept = "{self.pattern.accept}", {count}'
+        counts = "".join(f", {name} = {count}" for name, count in self.counts)
+        return f'accept = "{self.pattern.accept}"{counts}'
+
+    @property
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """The fields of [process] with the numbers of this candidate."""
+        return tuple(({"workers": 1} | ({self.pattern.counts: self.count} if self.pattern.counts else {})).items())
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -159,8 +163,9 @@ def _left_out(pattern: Pattern, config: Config, choice: Choice, *, free_threaded
 def is_current(candidate: Candidate, config: Config) -> bool:
     """Whether this is what the configuration says without tune."""
     process: Any = config.process
-    counts = candidate.pattern.counts
-    return candidate.pattern.accept == process.accept and (not counts or getattr(process, counts) == candidate.count)
+    return candidate.pattern.accept == process.accept and all(
+        getattr(process, name) == count for name, count in candidate.counts
+    )
 
 
 def prepare(config: Config) -> tuple[Config, list[str]]:
@@ -194,9 +199,7 @@ def prepare(config: Config) -> tuple[Config, list[str]]:
 
 def configure(prepared: Config, candidate: Candidate, port: int) -> Config:
     """The configuration of one candidate."""
-    counts: dict[str, Any] = {"workers": 1}
-    if candidate.pattern.counts:
-        counts[candidate.pattern.counts] = candidate.count
+    counts: Any = dict(candidate.counts)
     process: Any = dataclasses.replace(
         prepared.process,
         accept=candidate.pattern.accept,  # type: ignore[arg-type]  # one of known_patterns(), which mypy cannot see

@@ -96,8 +96,8 @@ def test_a_single_process_contradicts_preload_and_several_workers():
 
 def test_a_candidate_says_its_flags_and_its_lines_in_the_file():
     assert candidate("reuseport x 2").flags == "--accept reuseport --workers 2"
-    assert candidate("threads x 2").flags == "--accept threads --threads 2"
-    assert candidate("single").flags == "--accept single"
+    assert candidate("threads x 2").flags == "--accept threads --workers 1 --threads 2"
+    assert candidate("single").flags == "--accept single --workers 1"
     assert candidate("reuseport x 2").toml == 'accept = "reuseport", workers = 2'
     assert candidate("single").toml == 'accept = "single", workers = 1'
 
