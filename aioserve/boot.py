@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from aioserve.accept.reuseport import ReusePort
 from aioserve.accept.shared import Shared
 from aioserve.accept.sockets import SocketOptions
 from aioserve.config.addresses import FdAddress, NamedAddress, parse_address
+from aioserve.config.values import AUTO
 from aioserve.errors import BindError, BootError, ConfigError
 from aioserve.master.machine import CANNOT_START
 from aioserve.master.notify import EXTEND, PULSE, NotifySocket
@@ -124,7 +126,9 @@ def tune(config: Config, wishes: Wishes) -> int:
 
     # No service manager is to hear of servers that come and go here.
     surroundings.settle_in(None)
-    return run_tune(surroundings.count_workers(config), wishes, serve, cpus=surroundings.count_cpus())
+    every_cpu = replace(config, process=replace(config.process, accept="shared", workers=AUTO))
+    cpus = surroundings.count_workers(every_cpu).process.workers
+    return run_tune(surroundings.count_workers(config), wishes, serve, cpus=cpus)
 
 
 def check_reload(config: Config) -> None:

@@ -50,7 +50,9 @@ def count_workers(config: Config, read: cgroup.Read = cgroup.read_text) -> Confi
         return config
     if process.accept == "single":
         return _with_workers(config, 1)
-    available, quota, memory = _affinity(), cgroup.cpus(read), cgroup.memory(read)
+    # Where a process can be pinned, what it is pinned to; the rest of the machine is not ours.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, memory = cgroup.cpus(read), cgroup.memory(read)
     workers = cgroup.workers(available, quota)
     log.info(
         "--workers auto: %d (%d CPUs, %s; %s)",
@@ -60,16 +62,6 @@ def count_workers(config: Config, read: cgroup.Read = cgroup.read_text) -> Confi
         "no memory limit" if memory is None else f"a memory limit of {spell_size(memory)} for all together",
     )
     return _with_workers(config, workers)
-
-
-def count_cpus(read: cgroup.Read = cgroup.read_text) -> int:
-    """How many workers keep busy what this process may use."""
-    return cgroup.workers(_affinity(), cgroup.cpus(read))
-
-
-def _affinity() -> int:
-    # Where a process can be pinned, what it is pinned to; the rest of the machine is not ours.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _with_workers(config: Config, workers: int) -> Config:
