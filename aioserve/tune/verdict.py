@@ -146,23 +146,24 @@ def _by_speed(measured: list[Row], fast: list[Row], tolerance: float, noise: flo
     if not slow:
         return f"No candidate serves measurably more requests per second than the others ({why})."
     runner_up = max(slow, key=_rate)
-    gain = f"{min(map(_rate, fast)) / _rate(runner_up) - 1:.0%} more than {_label(runner_up)}, the next"
+    gain = f"{max(map(_rate, fast)) / _rate(runner_up) - 1:.0%} more than {_label(runner_up)}, the next"
     if len(fast) == 1:
         return f"{_label(fast[0])} serves most requests per second in every round, {gain}."
-    return f"{_names(fast)} serve most requests per second, at least {gain}; none of them is ahead ({why})."
+    return f"{_names(fast)} serve most requests per second, up to {gain}; none of them is ahead ({why})."
 
 
 def _by_tail(fast: list[Row], steady: list[Row]) -> str:
     lost = [row for row in fast if row not in steady]
-    late = [row for row in lost if row.behind]
-    if late:
-        return f"{_names(late)} could not keep up with the paced load."
-    # It is out because somebody's is shorter, who may be out for somebody else's: the shortest of all stays.
-    shortest = min(row.p99 for row in steady if row.p99 is not None)
-    longest = max(row.p99 for row in lost if row.p99 is not None)
-    first = _names([row for row in steady if row.p99 == shortest])
-    longest_is = f"up to {longest * 1e3:.1f} with {_names(lost)}"
-    return f"At the paced load p99 is {shortest * 1e3:.1f} ms with {first}, and {longest_is}."
+    late, longer = [row for row in lost if row.behind], [row for row in lost if not row.behind]
+    sentences = [f"{_names(late)} could not keep up with the paced load."] if late else []
+    if longer:
+        # Whose is the shortest of all is never out.
+        shortest = min((row for row in steady if row.p99 is not None), key=_p99)
+        sentences.append(
+            f"At the paced load p99 is {_p99(shortest) * 1e3:.1f} ms with {_label(shortest)}, and up to "
+            f"{max(map(_p99, longer)) * 1e3:.1f} with {_names(longer)}."
+        )
+    return " ".join(sentences)
 
 
 def _by_new_connections(steady: list[Row], taking: list[Row]) -> str:
@@ -233,6 +234,10 @@ _RESPECTS: Final[tuple[tuple[str, Callable[[Row], float | None], bool], ...]] = 
 
 def _rate(row: Row) -> float:
     return row.rate or 0.0
+
+
+def _p99(row: Row) -> float:
+    return row.p99 or 0.0
 
 
 def _label(row: Row) -> str:
