@@ -64,10 +64,14 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]] | None:
     ``(b"", [])``: nobody will ever send one again. Fewer descriptors than bytes, unless it is a probe: this process
     could not have more, and the kernel has closed the others.
     """
-    try:
-        origins, rights, _, _ = sock.recvmsg(MOST, _ROOM, socket.MSG_CMSG_CLOEXEC)
-    except (BlockingIOError, InterruptedError):
-        return None
+    while True:
+        try:
+            origins, rights, _, _ = sock.recvmsg(MOST, _ROOM, socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except ConnectionResetError:
+            continue  # the other end was closed with something unread: told once, and what waits here is there still
+        break
     descriptors = array.array("i")
     for level, kind, content in rights:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -74,6 +74,14 @@ def test_the_end_is_told_from_a_pause(ends):
     assert passing.receive(back) == (b"", [])
 
 
+def test_what_waits_is_there_also_when_the_other_end_was_closed_with_something_unread(ends):
+    out, back = ends
+    back.send(passing.AWAKE)
+    passing.send(out, bytes([passing.PROBE]), ())
+    out.close()
+    assert [passing.receive(back), passing.receive(back)] == [(bytes([passing.PROBE]), []), (b"", [])]
+
+
 def test_a_full_channel_takes_no_more_and_loses_nothing(ends):
     out, back = ends
     with ExitStack() as stack:
