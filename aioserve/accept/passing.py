@@ -31,14 +31,14 @@ PROBE: Final = 255
 
 AWAKE: Final = b"!"
 
-#: The channel is full, or too many descriptors of this user are under way (ETOOMANYREFS: as many as one process may
+#: The feed is full, or too many descriptors of this user are under way (ETOOMANYREFS: as many as one process may
 #: have open), or the kernel has no memory to spare.
 _FULL: Final = frozenset({errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 
 _ROOM: Final = socket.CMSG_SPACE(MOST * array.array("i").itemsize)
 
 
-def channel() -> tuple[socket.socket, socket.socket]:
+def feed() -> tuple[socket.socket, socket.socket]:
     """The dispatcher's end and the worker's. Neither blocks."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in ends:

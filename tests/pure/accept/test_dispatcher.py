@@ -41,7 +41,7 @@ class Stage:
         self.backs = []
         self.stack = stack
         for slot in range(slots):
-            out, back = passing.channel()
+            out, back = passing.feed()
             stack.enter_context(out)
             self.backs.append(stack.enter_context(back))
             rows = [self.board.row(slot, seat) for seat in range(2)]
@@ -63,7 +63,7 @@ class Stage:
             self.dispatching._turn()
 
     def taken(self, slot):
-        """Where each connection in the channel of this slot came from."""
+        """Where each connection in the feed of this slot came from."""
         found = []
         while (message := passing.receive(self.backs[slot])) is not None and message[0]:
             for descriptor in message[1]:
@@ -117,7 +117,7 @@ def test_a_worker_that_takes_again_says_so_and_is_given_what_waits(stage):
     assert it.taken(0) == [0]
 
 
-def test_no_more_is_sent_than_a_channel_is_to_hold(stage):
+def test_no_more_is_sent_than_a_feed_is_to_hold(stage):
     it = stage(1)
     it.connect(passing.MOST + 5)
     it.turn(3)
@@ -214,7 +214,7 @@ def test_at_the_end_a_dead_workers_connections_go_to_one_that_is_there(stage):
     assert [it.taken(0), it.taken(1)] == [[], [0, 0]]
 
 
-def test_a_full_channel_leaves_connections_with_the_dispatcher_until_there_is_room(stage):
+def test_a_full_feed_leaves_connections_with_the_dispatcher_until_there_is_room(stage):
     it = stage(1)
     out = it.dispatching._ends[0][0]
     it.connect(1)
