@@ -47,15 +47,19 @@ CONNECTIONS_TOTAL: Final = 7
 REQUESTS: Final = 8  # in flight now
 REQUESTS_TOTAL: Final = 9
 LAG_WORST_NS: Final = 10  # the worst LAG_NS of the last 15 to 30 s
-ACCEPTING: Final = 24  # 1 while new connections are taken; 0 while they are not, for want of room or at the end
-CONNECTIONS_LIMIT: Final = 25  # with so many open, no more are taken
+WEBSOCKETS: Final = 11  # open now
+WEBSOCKETS_TOTAL: Final = 12
+MESSAGES_RECEIVED: Final = 13  # of WebSockets, by applications
+MESSAGES_SENT: Final = 14
+ACCEPTING: Final = 15  # 1 while new connections are taken; 0 while they are not, for want of room or at the end
+CONNECTIONS_LIMIT: Final = 16  # with so many open, no more are taken
 # Of a dispatcher, whose CONNECTIONS are those that it has accepted and not passed on yet.
-PASSED_TOTAL: Final = 26  # connections passed on to workers
-LATE_TOTAL: Final = 27  # how often a worker was passed over, because it had not taken what waited for it
-RETAKEN_TOTAL: Final = 28  # connections that were taken back from a worker that was late or gone, for another one
+PASSED_TOTAL: Final = 17  # connections passed on to workers
+LATE_TOTAL: Final = 18  # how often a worker was passed over, because it had not taken what waited for it
+RETAKEN_TOTAL: Final = 19  # connections that were taken back from a worker that was late or gone, for another one
 
-# 32 cells are 256 bytes, four cache lines: two workers never write the same line, and there is room for more counters.
-ROW_CELLS: Final = 32
+# 64 cells are 512 bytes, eight cache lines: two workers never write the same line, and there is room for more counters.
+ROW_CELLS: Final = 64
 CELL_BYTES: Final = 8
 SEATS: Final = 2
 
@@ -80,6 +84,10 @@ class Snapshot:
     requests: int
     requests_total: int
     lag_worst_ns: int
+    websockets: int
+    websockets_total: int
+    messages_received: int
+    messages_sent: int
     accepting: bool
     connections_limit: int
     passed_total: int
@@ -133,6 +141,10 @@ class Row:
             requests=cells[REQUESTS],
             requests_total=cells[REQUESTS_TOTAL],
             lag_worst_ns=cells[LAG_WORST_NS],
+            websockets=cells[WEBSOCKETS],
+            websockets_total=cells[WEBSOCKETS_TOTAL],
+            messages_received=cells[MESSAGES_RECEIVED],
+            messages_sent=cells[MESSAGES_SENT],
             accepting=bool(cells[ACCEPTING]),
             connections_limit=cells[CONNECTIONS_LIMIT],
             passed_total=cells[PASSED_TOTAL],
