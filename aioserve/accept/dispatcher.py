@@ -137,7 +137,8 @@ class Dispatching:
 
     def _turn(self) -> None:
         for descriptor, _ in self._poll.poll(self._patience(self._clock())):
-            self._calls[descriptor]()
+            if descriptor in self._calls:  # its slot may have gone with what came before in this turn
+                self._calls[descriptor]()
         if self._leaving:
             return
         now = self._clock()
@@ -197,7 +198,8 @@ class Dispatching:
         while (message := passing.receive(self._ends[lane.number][1])) is not None and message[0]:
             origins, descriptors = message
             if len(descriptors) < len(origins) and origins[0] != passing.PROBE:
-                log.error("%d connections are lost: the dispatcher has too few descriptors", len(origins))
+                missing = len(origins) - len(descriptors)
+                log.error("%d connections are lost: the dispatcher has too few descriptors", missing)
             self._held += zip(origins, descriptors, strict=False)
             found += len(descriptors)
         lane.retaken(found)
