@@ -1,6 +1,7 @@
 """Single turns of the dispatcher's loop, with real sockets and made-up workers, in this process."""
 
 import os
+import resource
 import socket
 from contextlib import ExitStack
 
@@ -227,3 +228,70 @@ def test_a_full_feed_leaves_connections_with_the_dispatcher_until_there_is_room(
     it.taken(0)
     it.turn()
     assert it.taken(0) == [0]
+
+
+def test_without_descriptors_connections_wait_in_the_kernel_for_a_second(stage, caplog):
+    it = stage(1)
+    it.connect(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        it.turn()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caplog.messages == ["no connection can be accepted for 1 s: Too many open files"]
+    it.turn()
+    assert it.taken(0) == []
+    it.wait(1.0)
+    assert it.taken(0) == [0]
+
+
+def test_what_cannot_be_taken_back_for_want_of_descriptors_is_said(stage, caplog):
+    it = stage(2)
+    it.connect(4)
+    it.turn()
+    it.avoided[0] = 1
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
+        it.turn()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "1 connections are lost: the dispatcher has too few descriptors" in caplog.messages
+    assert it.taken(1) == [0, 0, 0]
+
+
+def test_at_the_end_without_descriptors_what_is_lost_is_said(stage, caplog):
+    it = stage(1)
+    it.connect(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        it.dispatching._leave()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caplog.messages == ["connections that wait cannot be accepted before the end: Too many open files"]
+
+
+def test_what_is_there_to_hear_is_heard_in_the_next_turn(stage):
+    it = stage(1)
+    read, write = os.pipe()
+    heard = []
+    it.dispatching.listen_to(read, lambda: heard.append(os.read(read, 10)))
+    os.write(write, b"news")
+    it.turn()
+    os.close(read)
+    os.close(write)
+    assert heard == [b"news"]
+
+
+def test_a_master_that_has_gone_ends_it(stage):
+    it = stage(1)
+    it.dispatching._master_gone()
+    assert it.dispatching._leaving
