@@ -22,7 +22,8 @@ started by one start or reload; a *rollout* replaces workers slot by slot, the s
 master that takes over the sockets; to *drain* is to finish what has begun and take nothing new; to *pause* is to accept
 no more for a while; a *listener* is a socket that accepts, the *backlog* its queue in the kernel; a *cycle* is one
 request and its response; a *head* is a start line and its fields; a *peer* is whoever is at the other end of the
-connection, the *client* whoever the request comes from.
+connection, the *client* whoever the request comes from; a *dispatcher* is a process that accepts for all workers, and a
+*feed* the pair of sockets through which it passes connections to a slot.
 """
 
 from aioserve.errors import BindError, BootError, ClientDisconnected, ConfigError

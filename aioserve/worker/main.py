@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from aioserve.errors import BootError
 from aioserve.observe.access import open_access_log
+from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
 from aioserve.worker.assemble import assemble
 from aioserve.worker.early import Early, StoppedEarly
@@ -21,7 +22,7 @@ from aioserve.worker.loops import new_loop
 from aioserve.worker.recycling import Recycling
 from aioserve.worker.serving import Stop, serve_until_stopped
 from aioserve.worker.settings import Settings
-from aioserve.worker.stacks import Stacks, watch_for_faults
+from aioserve.worker.stacks import Stacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
