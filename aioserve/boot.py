@@ -139,7 +139,7 @@ def choose_acceptor(
         if not {FdAddress(one.fd), NamedAddress(one.name)} & set(addresses):
             log.warning("%s was passed in and no address names it: its clients wait in vain", one)
     if config.process.accept == "reuseport":
-        return ReusePort(addresses, config.process.workers, options)
+        return ReusePort(addresses, config.process.workers, options, lends=config.process.steal != "off")
     return Shared(addresses, options)
 
 

@@ -17,6 +17,9 @@ from aioserve import surroundings
 from aioserve.config.renew import renew
 from aioserve.errors import BootError
 from aioserve.master.events import Role, Say
+from aioserve.master.lateness import Lateness
+from aioserve.master.lender import Lender
+from aioserve.master.lookout import Lookout
 from aioserve.master.machine import CANNOT_START, Machine
 from aioserve.master.namesake import Namesake
 from aioserve.master.notify import NotifySocket, ServiceManager, any_turns
@@ -25,13 +28,14 @@ from aioserve.master.slots import Policy, RoleSpec
 from aioserve.master.turns import TurningPoints
 from aioserve.master.watcher import run_watcher
 from aioserve.observe import log as logs
-from aioserve.observe.scoreboard import Scoreboard
+from aioserve.observe.scoreboard import PHASE, SEATS, Phase, Scoreboard
 from aioserve.system import hooks
 from aioserve.system.hooks import Moment
 from aioserve.system.process import end_with_parent
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.main import CLEAN, run_worker
 from aioserve.worker.preload import preload
+from aioserve.worker.stealing import Stealing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,8 +108,13 @@ class _Server:
         specs = [RoleSpec(role=Role.WORKER, slots=workers, reloads=True, required=True, most=max(2 * workers, ROOM))]
         if config.reload.enabled:
             specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
-        scoreboard = Scoreboard(sum(spec.room for spec in specs))
+        self._scoreboard = scoreboard = Scoreboard(sum(spec.room for spec in specs))
         first = self._generation(config)
+        steals = bool(self._acceptor.queues())
+        lender = Lender(self._acceptor.queues) if steals else None
+        lookout = (
+            Lookout(lender, scoreboard, Lateness()) if lender is not None and config.process.steal == "late" else None
+        )
         run_hook(self._hooks, "on_master_start")
         return Master(
             machine=Machine(specs, first.policy, shared=start.predecessor is not None),
@@ -118,6 +127,8 @@ class _Server:
             observers=self._observers(scoreboard),
             origin=start.origin,
             predecessor=start.predecessor,
+            lender=lender,
+            lookout=lookout,
         ).run()
 
     def _generation(self, config: Config) -> Generation:
@@ -154,8 +165,25 @@ class _Server:
             return CANNOT_START
         run_hook(found, "on_worker_start", slot=birth.slot, generation=birth.generation)
         birth.channel.then = lambda: run_hook(found, "on_worker_ready", slot=birth.slot, generation=birth.generation)
-        listeners = self._acceptor.listeners(birth.slot)
-        return run_worker(config, listeners, row=birth.row, reporter=birth.channel, applications=self._applications)
+        return run_worker(
+            config,
+            self._acceptor.listeners(birth.slot),
+            row=birth.row,
+            reporter=birth.channel,
+            applications=self._applications,
+            stealing=self._stealing(config, birth.slot),
+            has_left=self._has_left,
+        )
+
+    def _stealing(self, config: Config, slot: int) -> Stealing | None:
+        """In a worker: what accepts for its siblings."""
+        siblings = {other: listeners for other, listeners in self._acceptor.queues().items() if other != slot}
+        always = config.process.steal == "always"
+        return Stealing(siblings, always=always) if self._acceptor.queues() else None
+
+    def _has_left(self, slot: int) -> bool:
+        """Whether nobody accepts for this slot any more; seats that are empty or boot accept nothing either."""
+        return all(self._scoreboard.row(slot, seat).cells[PHASE] != Phase.READY for seat in range(SEATS))
 
     def _reopen_logs(self) -> None:
         logs.reopen()

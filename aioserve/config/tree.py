@@ -138,6 +138,15 @@ class Process:
             switches=(("reuseport", "reuseport"),),
         ),
     ] = "shared"
+    steal: Annotated[
+        Literal["late", "always", "off"],
+        Doc(
+            "with reuseport, let workers accept connections that wait for another one: late: while it is busy, which "
+            "costs nothing otherwise; always: at once, for some CPU per connection",
+            flag="steal",
+            restart=True,
+        ),
+    ] = "late"
     loop: Annotated[
         Literal["auto", "uvloop", "asyncio"], Doc("the event loop; auto is uvloop where installed", flag="loop")
     ] = "auto"

@@ -47,6 +47,10 @@ CONNECTIONS_TOTAL: Final = 7
 REQUESTS: Final = 8  # in flight now
 REQUESTS_TOTAL: Final = 9
 LAG_WORST_NS: Final = 10  # the worst LAG_NS of the last 15 to 30 s
+STOLEN: Final = 11  # connections accepted from siblings' sockets; CONNECTIONS_TOTAL has them, too
+# Two cells that the master writes as well. Nobody adds to QUEUE: it is what whoever looked has seen.
+QUEUE: Final = 12  # connections that waited to be accepted, of the slot's sockets or of those that all slots share
+LATE_TOTAL: Final = 13  # how often connections had to wait for this worker, so that siblings were told (--steal late)
 
 # 32 cells are 256 bytes, four cache lines: two workers never write the same line, and there is room for more counters.
 ROW_CELLS: Final = 32
@@ -74,6 +78,9 @@ class Snapshot:
     requests: int
     requests_total: int
     lag_worst_ns: int
+    stolen: int
+    queue: int
+    late_total: int
 
 
 @final
@@ -122,6 +129,9 @@ class Row:
             requests=cells[REQUESTS],
             requests_total=cells[REQUESTS_TOTAL],
             lag_worst_ns=cells[LAG_WORST_NS],
+            stolen=cells[STOLEN],
+            queue=cells[QUEUE],
+            late_total=cells[LATE_TOTAL],
         )
 
 

@@ -20,12 +20,14 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
+from aioserve.accept.sockets import queue_length
 from aioserve.worker.loops import loop_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aioserve.accept.base import Listener
+    from aioserve.worker.stealing import Stealing
 
     Connect = Callable[[Listener], asyncio.BaseProtocol]
 
@@ -40,6 +42,11 @@ BROKEN: Final = frozenset({
 #: How long a door is left alone at which nothing can be accepted (no descriptors, no memory), in seconds; asyncio's
 #: figure. Without it the loop would spin, because the listener stays readable.
 NO_ROOM_SECONDS: Final = 1.0
+
+
+def nobody(_slot: int) -> bool:
+    """Has left."""
+    return False
 
 
 class Door(Protocol):
@@ -64,6 +71,8 @@ class Gate:
         self._closed = False
         self._changing: asyncio.Task[None] | None = None
         self._adopting: Final[set[asyncio.Task[None]]] = set()
+        #: Accepts for siblings, whenever this gate accepts for itself.
+        self.stealing: Stealing | None = None
         for listener in listeners:
             listener.sock.setblocking(False)  # the standard library's signature
 
@@ -78,6 +87,8 @@ class Gate:
             if not self._wanted:
                 break
             self._doors.append(await self._open_door(listener))
+        if self._wanted and self.stealing is not None:
+            self.stealing.open(self._loop, self.adopt)
 
     def pause(self) -> None:
         """Accept no more; the kernel goes on queueing, up to the backlog."""
@@ -85,6 +96,8 @@ class Gate:
         for door in self._doors:
             door.close()
         self._doors.clear()
+        if self.stealing is not None:
+            self.stealing.pause()
 
     def resume(self) -> None:
         """Accept again after ``pause``."""
@@ -98,6 +111,10 @@ class Gate:
         except OSError as error:
             self.pause()
             log.error("the listeners cannot be opened again yet: %s", error.strerror)  # noqa: TRY400
+
+    def waiting(self) -> int:
+        """How many connections wait in the kernel's queues."""
+        return 0 if self._closed else sum(queue_length(listener.sock) for listener in self._listeners)
 
     def has_room(self, count: int) -> bool:
         """Whether ``count`` descriptors are free: the kernel is asked for them, and has them back at once.
@@ -118,12 +135,12 @@ class Gate:
                 os.close(descriptor)
         return True
 
-    async def close(self, *, take_queue: bool) -> None:
+    async def close(self, *, take_queue: bool, last: Callable[[int], bool] = nobody) -> None:
         """Accept no more, for good, and close this process's copies of the sockets.
 
         ``take_queue``: first serve what waits in the kernel's queues. When the last copy of a listening socket is
         closed, the kernel resets what nobody has accepted; as long as one is open, it goes on taking connections,
-        and nobody ever looks at them.
+        and nobody ever looks at them. ``last`` says of a sibling's slot whether that sibling has left before us.
         """
         self._closed = True
         if self._changing is not None:
@@ -136,6 +153,8 @@ class Gate:
             if take_queue:
                 taken += self._take(listener)
             listener.sock.close()
+        if self.stealing is not None:
+            taken += self.stealing.close(last if take_queue else nobody, self._take)
         if taken:
             log.info("%d connections that waited to be accepted are served before the end", taken)
         while self._adopting:
@@ -183,7 +202,7 @@ class Gate:
     async def _open_door(self, listener: Listener) -> Door:
         if loop_name(self._loop) != "uvloop":
             listener.sock.listen(self._backlog)
-            return _Polled(self._loop, self, listener)
+            return PolledDoor(self._loop, listener, self.adopt)
         factory = functools.partial(self._connect, listener)
         sock = listener.sock.dup()
         # Both calls listen() again, with a default of 100 that would shrink the queue for every worker that shares it.
@@ -197,13 +216,23 @@ class Gate:
 
 
 @final
-class _Polled:
-    """A door of a loop whose own listener is not good enough."""
+class PolledDoor:
+    """A door at which ``accept`` is called when something has come: once each time, so that others get their turn.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, listener: Listener) -> None:
+    ``ended`` is asked whether an error is the end of the listener; by then the door has been closed.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: Listener,
+        accept: Callable[[Listener], object],
+        ended: Callable[[OSError], bool] | None = None,
+    ) -> None:
         self._loop: Final = loop
-        self._gate: Final = gate
         self._listener: Final = listener
+        self._accept: Final = accept
+        self._ended: Final = ended
         self._again: asyncio.TimerHandle | None = None
         self._open()
 
@@ -217,8 +246,10 @@ class _Polled:
 
     def _readable(self) -> None:
         try:
-            self._gate.adopt(self._listener)
+            self._accept(self._listener)
         except OSError as error:
+            if self._ended is not None and self._ended(error):
+                return
             log.error("no connection can be accepted for %g s: %s", NO_ROOM_SECONDS, error.strerror)  # noqa: TRY400
             self._loop.remove_reader(self._listener.sock)
             self._again = self._loop.call_later(NO_ROOM_SECONDS, self._open)

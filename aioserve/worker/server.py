@@ -29,15 +29,17 @@ from aioserve.observe.scoreboard import (
     LAG_NS,
     LAG_WORST_NS,
     PHASE,
+    QUEUE,
     REQUESTS,
     REQUESTS_TOTAL,
+    STOLEN,
     Phase,
     Row,
     Scoreboard,
 )
 from aioserve.worker.connection import Connection
 from aioserve.worker.deadlines import Deadlines
-from aioserve.worker.gate import Gate
+from aioserve.worker.gate import Gate, nobody
 from aioserve.worker.lag import LagMeter
 from aioserve.worker.parts import find_parser
 from aioserve.worker.waits import Wait, limits_of
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from aioserve.worker.cycle import Cycle
     from aioserve.worker.mount import Mount
     from aioserve.worker.settings import Settings
+    from aioserve.worker.stealing import Stealing
 
 log = logging.getLogger("aioserve")
 
@@ -121,6 +124,10 @@ class Server:
         self._cells: memoryview = (row or Scoreboard(1).row(0, 0)).cells
         self._tasks: dict[asyncio.Task[Any], Cycle] = {}
         self._gate: Gate | None = None
+        #: Accepts for siblings; set before ``start``.
+        self.stealing: Stealing | None = None
+        #: Whether the worker of another slot has left, so that its queue is left to those who have its socket, too.
+        self.has_left: Callable[[int], bool] = nobody
         self._timer: asyncio.TimerHandle | None = None
         self._beat_due: float = 0.0
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
@@ -140,6 +147,8 @@ class Server:
         cells = self._cells
         cells[CONNECTIONS] = self.connections
         cells[CONNECTIONS_TOTAL] = self.connections_total
+        if self.stealing is not None:
+            cells[STOLEN] = self.stealing.connections
         if self.connections >= self.connection_limit and self._gate is not None and self._gate.accepting:
             log.warning(
                 "%d connections are open, the limit: accepting pauses until one of them closes", self.connections
@@ -184,6 +193,7 @@ class Server:
         self._beat_due = self.loop.time()
         self._tick()
         self._gate = Gate(self.loop, listeners, _protocol(self), backlog=backlog)
+        self._gate.stealing = self.stealing
         await self._gate.open()
         self._cells[PHASE] = Phase.READY
 
@@ -200,7 +210,7 @@ class Server:
         self.waits[Wait.FIRST] = min(self.waits[Wait.FIRST], linger)
         self.waits[Wait.IDLE] = min(self.waits[Wait.IDLE], linger)
         if self._gate is not None:
-            await self._gate.close(take_queue=take_queue)
+            await self._gate.close(take_queue=take_queue, last=self.has_left)
         self.draining = True
         self.deadlines.now = self.loop.time()
         for timed in self.deadlines:
@@ -279,6 +289,7 @@ class Server:
             self.loop.call_soon(self._look_on)
         if self._gate is not None:
             self._look_for_room(self._gate)
+            cells[QUEUE] = self._gate.waiting()
         for act in self.at_beats:
             act(now, late)
         self._beat_due = now + self.deadlines.resolution
