@@ -13,10 +13,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.once, pytest.mark.timeout(240), pyte
 SHORT = Pace(stream_seconds=0.6)
 
 
-@pytest.mark.parametrize("accept", ["shared", "reuseport"])
+@pytest.mark.parametrize(("accept", "steal"), [("shared", "late"), ("reuseport", "late"), ("reuseport", "always")])
 @pytest.mark.parametrize("part", PARTS)
-def test_nothing_is_lost_that_must_not_be(part, accept):
-    report = PARTS[part](Wish(accept=accept, pace=SHORT))
+def test_nothing_is_lost_that_must_not_be(part, accept, steal):
+    report = PARTS[part](Wish(accept=accept, steal=steal, pace=SHORT))
 
     print(report.log if report.problems() else "", report, sep="\n")
     assert report.problems() == []
