@@ -15,7 +15,7 @@ nobody is told: at a saturated server everybody has enough to do with his own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ RELAPSE_HOLDS: Final = 4
 class _State:
     """What is remembered of one slot."""
 
-    opened: int = -1  # connections that its own worker has accepted
+    opened: int  # connections that its own worker has accepted
     waits_since: float | None = None  # from this look on, connections wait and none was accepted
     helpers: frozenset[int] = frozenset()  # who watches it
     hold: float = 0.0
@@ -51,37 +51,40 @@ class _State:
 
 
 @final
-@dataclass(slots=True, eq=False)
 class Lateness:
     """``look`` at what was seen, as often as makes sense; ``watched`` says who is to watch whom."""
 
-    _slots: dict[int, _State] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._slots: Final[dict[int, _State]] = {}
+        self._open: set[int] = set()  # slots at which there is something to be found out at the next look
+        #: The late slots, each with its helpers; another mapping as soon as anything has changed.
+        self.watched: Mapping[int, frozenset[int]] = {}
 
-    @property
-    def watched(self) -> dict[int, frozenset[int]]:
-        """The late slots, each with its helpers."""
-        return {slot: state.helpers for slot, state in self._slots.items() if state.helpers}
+    def keep(self, slots: AbstractSet[int]) -> None:
+        """Forget all others: they have gone."""
+        for gone in self._slots.keys() - slots:
+            del self._slots[gone]
+        self._settle()
 
     def look(
         self,
         now: float,
         waiting: AbstractSet[int],
-        opened: Mapping[int, int],
+        opened: Callable[[int], int],
         idlest: Callable[[], Sequence[int]],
     ) -> list[int]:
         """Take in what there is to see; the slots that are late from now on, and have been given helpers.
 
-        ``waiting``: slots with connections in their queue. ``opened``: how many connections the workers of each slot
-        have accepted from it so far, siblings not counted. ``idlest``: slots whose workers serve, in the order in which
-        they should help; asked for only when somebody is late.
+        ``waiting``: slots with connections in their queue. ``opened``: how many connections the workers of a slot have
+        accepted from it so far, siblings not counted. ``idlest``: slots whose workers serve, in the order in which they
+        should help; asked for only when somebody is late.
         """
-        for gone in self._slots.keys() - opened.keys():
-            del self._slots[gone]
+        if not waiting and not self._open:
+            return []
         late = []
-        for slot, count in opened.items():
-            state = self._slots.get(slot)
-            if state is None:
-                state = self._slots[slot] = _State(count)
+        for slot in self._open | waiting:
+            count = opened(slot)
+            state = self._slots.setdefault(slot, _State(count))
             if count != state.opened:
                 state.opened = count
                 state.accepted = True
@@ -93,9 +96,18 @@ class Lateness:
             elif now - state.waits_since >= PATIENCE:
                 late.append(slot)
                 continue
-            if state.helpers and state.accepted and now >= state.until:
+            if state.accepted and now >= state.until:
                 state.helpers = frozenset()
-        return self._help(now, late, idlest) if late else []
+        new = self._help(now, late, idlest) if late else []
+        self._settle()
+        return new
+
+    def _settle(self) -> None:
+        """Take down what has become of the slots."""
+        watched = {slot: state.helpers for slot, state in self._slots.items() if state.helpers}
+        if watched != self.watched:
+            self.watched = watched
+        self._open = {slot for slot, state in self._slots.items() if state.helpers or state.waits_since is not None}
 
     def _help(self, now: float, late: list[int], idlest: Callable[[], Sequence[int]]) -> list[int]:
         on_time = [slot for slot in idlest() if slot not in late]

@@ -59,8 +59,9 @@ class Lookout:
         self._seen: Mapping[int, tuple[Listener, ...]] = {}  # what is in the epoll descriptor
         self._slots: dict[int, int] = {}  # by descriptor
         self._rows: dict[int, tuple[Row, ...]] = {}
+        self._cells: tuple[memoryview, ...] = ()  # of all those rows
         self._told: dict[int, frozenset[int]] = {}  # by process id: whom it watches
-        self._opened: dict[int, int] = {}
+        self._total = 0  # connections that all workers have opened
         self._wake_at: float | None = None
         self._interval = INTERVAL
         self._quiet_at = 0.0
@@ -114,6 +115,8 @@ class Lookout:
         self._seen = self._lender.lent
         self._slots = {one.sock.fileno(): slot for slot, listeners in self._seen.items() for one in listeners}
         self._rows = {slot: tuple(self._scoreboard.row(slot, seat) for seat in range(SEATS)) for slot in self._seen}
+        self._cells = tuple(row.cells for rows in self._rows.values() for row in rows)
+        self._lateness.keep(self._seen.keys())
         if len(self._seen) > 1:  # a lone worker has nobody to help it
             self._epoll = select.epoll()
             for descriptor in self._slots:
@@ -142,31 +145,36 @@ class Lookout:
 
     def _look(self, now: float) -> None:
         assert self._epoll is not None
-        serving = [slot for slot, rows in self._rows.items() if _serves(rows)]
+        lateness, watched = self._lateness, self._lateness.watched
         waiting = {self._slots[descriptor] for descriptor, _ in self._epoll.poll(0)}
-        opened = {slot: _opened(rows) for slot, rows in self._rows.items()}
-        watched = self._lateness.watched
-        for slot in self._lateness.look(now, waiting, opened, lambda: sorted(serving, key=self._connections)):
+        for slot in lateness.look(now, waiting, self._opened, self._idlest):
             self._count(slot)
-        changed = self._lateness.watched != watched
-        if changed:
+        if lateness.watched is not watched:
             self._tell()
-        if changed or opened != self._opened:
-            self._opened = opened
+        total = sum([cells[CONNECTIONS_TOTAL] for cells in self._cells])
+        if total != self._total or lateness.watched is not watched:
+            self._total = total
             self._quiet_at = now + QUIET
             self._interval = INTERVAL
         elif waiting:
+            if not self._idlest():
+                self._wake_at = None  # until somebody is ready, which is an event
+                return
             self._quiet_at = now + QUIET
             self._interval = min(1.25 * self._interval, LONGEST_INTERVAL)
-        if not serving:
-            self._wake_at = None  # until somebody is ready, which is an event
-        elif now < self._quiet_at:
+        if now < self._quiet_at:
             self._wake_at = now + self._interval
         else:
             self._rest(True)
 
-    def _connections(self, slot: int) -> int:
-        return sum(row.cells[CONNECTIONS] for row in self._rows[slot])
+    def _opened(self, slot: int) -> int:
+        """Connections that the slot's workers have accepted from its own sockets."""
+        return sum(row.cells[CONNECTIONS_TOTAL] - row.cells[STOLEN] for row in self._rows[slot])
+
+    def _idlest(self) -> list[int]:
+        """Slots that serve, those with the fewest connections first."""
+        serving = [slot for slot, rows in self._rows.items() if any(row.cells[PHASE] == Phase.READY for row in rows)]
+        return sorted(serving, key=lambda slot: sum(row.cells[CONNECTIONS] for row in self._rows[slot]))
 
     def _count(self, slot: int) -> None:
         waiting = sum(queue_length(listener.sock) for listener in self._seen[slot])
@@ -184,12 +192,3 @@ class Lookout:
             mine = frozenset(slot for slot, helpers in watched.items() if kin.worker in helpers)
             if self._told.get(pid, frozenset()) != mine and kin.channel.order(Watch(mine)):
                 self._told[pid] = mine
-
-
-def _serves(rows: Sequence[Row]) -> bool:
-    return any(row.cells[PHASE] == Phase.READY for row in rows)
-
-
-def _opened(rows: Sequence[Row]) -> int:
-    """Connections that the slot's workers have accepted from its own sockets."""
-    return sum(row.cells[CONNECTIONS_TOTAL] - row.cells[STOLEN] for row in rows)

@@ -7,7 +7,6 @@ import pytest
 
 from aioserve.accept.orders import Gone, Lend, Watch
 from aioserve.accept.sockets import adopt_lent
-
 from aioserve.master.channel import (
     DETAIL_LIMIT,
     ChildChannel,

@@ -1,4 +1,4 @@
-"""The looks of the master: when there are any, what they see, and who is told. Real sockets, no processes, no sleeps."""
+"""The looks of the master: when there are any, what they see, who is told. Real sockets, no processes, no sleeps."""
 
 import selectors
 import socket
@@ -6,7 +6,6 @@ import socket
 import pytest
 
 from aioserve.accept.base import Listener
-from aioserve.accept.orders import Watch
 from aioserve.master.channel import pair
 from aioserve.master.events import Exited, Ready, Started, Tick, Unlisten
 from aioserve.master.hands import Kin
@@ -125,7 +124,10 @@ def scene(made):
 def test_nobody_looks_until_somebody_serves(made):
     scene = made()
     scene.saw(Started())
-    assert scene.lookout.wake_at is None
+    scene.rest()
+    scene.connect(1)
+    assert scene.wakes
+    assert (scene.lookout.wake_at, scene.wakes) == (None, False)
     scene.row(0).cells[PHASE] = Phase.READY
     scene.saw(Ready(100))
     assert scene.lookout.wake_at is not None
