@@ -9,8 +9,11 @@ time, so nothing has to be known about how busy each of them is; and the late wo
 
 How long it is watched: once is an accident, and a tenth of a second will do. Whoever is late again soon after is
 watched for twice as long, up to some seconds, because finding out takes the time of two looks and being watched takes
-none: that is what keeps the thousandth connection beside a habitual blocker from waiting. When nobody is on time,
-nobody is told: at a saturated server everybody has enough to do with his own.
+none: that is what keeps the thousandth connection beside a habitual blocker from waiting.
+
+Helpers are those with nothing in their own queue. At a saturated server there are none, and nobody is told: a worker
+that gets no processor for some milliseconds is late, too, and to watch it would cost the others a fifth of their CPU per
+connection for nothing. Only what has waited for ten times as long is everybody's business who accepts at all.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 
 #: Two looks that are closer to each other than this are one: what waits has to have had some time. Seconds.
 PATIENCE: Final = 0.001
+
+#: What has waited for so long is helped by those, too, who have something in their own queue, in seconds. It is more
+#: than what waits for a processor or for its turn at a saturated server, and less than a person can notice.
+LONG_PATIENCE: Final = 0.02
 
 #: So many helpers at first, and so many more each time that it was not enough. All idle ones wake for every connection
 #: (there is no EPOLLEXCLUSIVE in libuv), and one of them gets it.
@@ -98,7 +105,7 @@ class Lateness:
                 continue
             if state.accepted and now >= state.until:
                 state.helpers = frozenset()
-        new = self._help(now, late, idlest) if late else []
+        new = self._help(now, late, waiting, idlest) if late else []
         self._settle()
         return new
 
@@ -109,18 +116,23 @@ class Lateness:
             self.watched = watched
         self._open = {slot for slot, state in self._slots.items() if state.helpers or state.waits_since is not None}
 
-    def _help(self, now: float, late: list[int], idlest: Callable[[], Sequence[int]]) -> list[int]:
+    def _help(
+        self, now: float, late: list[int], waiting: AbstractSet[int], idlest: Callable[[], Sequence[int]]
+    ) -> list[int]:
         on_time = [slot for slot in idlest() if slot not in late]
-        if not on_time:
-            return []
+        idle = [slot for slot in on_time if slot not in waiting]
         new = []
         for slot in late:
             state = self._slots[slot]
+            assert state.waits_since is not None
+            able = idle or (on_time if now - state.waits_since >= LONG_PATIENCE else [])
+            if not able:
+                continue
             if not state.helpers:
                 new.append(slot)
                 relapsed = now < state.until + RELAPSE_HOLDS * state.hold
                 state.hold = min(2 * state.hold, LONGEST_HOLD) if relapsed else FIRST_HOLD
-            state.helpers |= frozenset([one for one in on_time if one not in state.helpers][:HELPERS])
+            state.helpers |= frozenset([one for one in able if one not in state.helpers][:HELPERS])
             state.until = now + state.hold
             state.accepted = False
             state.waits_since = now  # whether they are enough shows at further looks

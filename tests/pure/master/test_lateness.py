@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from aioserve.master.lateness import FIRST_HOLD, HELPERS, LONGEST_HOLD, PATIENCE, RELAPSE_HOLDS, Lateness
+from aioserve.master.lateness import FIRST_HOLD, HELPERS, LONG_PATIENCE, LONGEST_HOLD, PATIENCE, RELAPSE_HOLDS, Lateness
 
 LOOK = 0.002
 
@@ -78,11 +78,18 @@ def test_nobody_is_told_when_nobody_is_on_time():
 
 def test_as_soon_as_somebody_is_on_time_he_is_told():
     story = Story(2)
-    story.be_late(0)
-    story = Story(2)
     story.look(0, 1)
     story.look(0, 1)
     assert (story.look(0, accepts=[1]), story.watched) == ([0], {0: {1}})
+
+
+def test_who_has_something_in_his_own_queue_is_told_only_when_it_takes_long():
+    story = Story(2)
+    story.look(0, accepts=[1])
+    began = story.now
+    while not story.look(0, 1, accepts=[1]):
+        assert story.watched == {}
+    assert (story.watched, story.now - began) == ({0: {1}}, pytest.approx(LONG_PATIENCE, abs=LOOK))
 
 
 def test_who_is_late_himself_does_not_help():
