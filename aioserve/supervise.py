@@ -32,6 +32,7 @@ from aioserve.observe.scoreboard import PHASE, SEATS, Phase, Scoreboard
 from aioserve.system import hooks
 from aioserve.system.hooks import Moment
 from aioserve.system.process import end_with_parent
+from aioserve.worker.balance import Balance
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.main import CLEAN, run_worker
 from aioserve.worker.preload import preload
@@ -173,6 +174,7 @@ class _Server:
             applications=self._applications,
             stealing=self._stealing(config, birth.slot),
             has_left=self._has_left,
+            balance=self._balance(config, birth),
         )
 
     def _stealing(self, config: Config, slot: int) -> Stealing | None:
@@ -180,6 +182,14 @@ class _Server:
         siblings = {other: listeners for other, listeners in self._acceptor.queues().items() if other != slot}
         always = config.process.steal == "always"
         return Stealing(siblings, always=always) if self._acceptor.queues() else None
+
+    def _balance(self, config: Config, birth: Birth) -> Balance | None:
+        """In a worker: what compares it with its siblings, if they accept from the same sockets."""
+        if config.process.accept != "shared":
+            return None
+        # Workers have the first rows; those of others have no connections, and are never READY.
+        siblings = [row.cells for row in self._scoreboard if row.slot != birth.slot]
+        return Balance(birth.row.cells, siblings)
 
     def _has_left(self, slot: int) -> bool:
         """Whether nobody accepts for this slot any more; seats that are empty or boot accept nothing either."""

@@ -12,8 +12,8 @@ watched for twice as long, up to some seconds, because finding out takes the tim
 none: that is what keeps the thousandth connection beside a habitual blocker from waiting.
 
 Helpers are those with nothing in their own queue. At a saturated server there are none, and nobody is told: a worker
-that gets no processor for some milliseconds is late, too, and to watch it would cost the others a fifth of their CPU per
-connection for nothing. Only what has waited for ten times as long is everybody's business who accepts at all.
+that gets no processor for some milliseconds is late, too, and to watch it would cost the others a fifth of their CPU
+per connection for nothing. Only what has waited for ten times as long is everybody's business who accepts at all.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ HELPERS: Final = 3
 
 #: For how long a late slot is watched at least, the first time and at most, in seconds.
 FIRST_HOLD: Final = 0.1
-LONGEST_HOLD: Final = 3.2
+LONGEST_HOLD: Final = 1.6
 
 #: Late again within so many holds after the end of the last one: the next one is twice as long.
-RELAPSE_HOLDS: Final = 4
+RELAPSE_HOLDS: Final = 2
 
 
 @final

@@ -70,6 +70,7 @@ class Gate:
         self._wanted = False
         self._closed = False
         self._changing: asyncio.Task[None] | None = None
+        self._opening = False
         self._adopting: Final[set[asyncio.Task[None]]] = set()
         #: Accepts for siblings, whenever this gate accepts for itself.
         self.stealing: Stealing | None = None
@@ -82,11 +83,14 @@ class Gate:
 
     async def open(self) -> None:
         """Accept until ``pause`` or ``close``. Connections that came before wait in the kernel's queue."""
-        self._wanted = True
-        for listener in self._listeners:
-            if not self._wanted:
-                break
-            self._doors.append(await self._open_door(listener))
+        self._wanted = self._opening = True
+        try:
+            for listener in self._listeners:
+                if not self._wanted:
+                    break
+                self._doors.append(await self._open_door(listener))
+        finally:
+            self._opening = False
         if self._wanted and self.stealing is not None:
             self.stealing.open(self._loop, self.adopt)
 
@@ -111,6 +115,15 @@ class Gate:
         except OSError as error:
             self.pause()
             log.error("the listeners cannot be opened again yet: %s", error.strerror)  # noqa: TRY400
+
+    def use(self, make: Callable[[Listener], Door]) -> bool:
+        """Accept at doors of another kind until the next pause; False if that cannot be now."""
+        if not self._doors or self._opening:
+            return False
+        for door in self._doors:
+            door.close()
+        self._doors[:] = [make(listener) for listener in self._listeners]
+        return True
 
     def waiting(self) -> int:
         """How many connections wait in the kernel's queues."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.worker.applications import Applications
+    from aioserve.worker.balance import Balance
     from aioserve.worker.server import Server
     from aioserve.worker.stealing import Stealing
 
@@ -60,11 +61,13 @@ def run_worker(
     applications: Applications | None = None,
     stealing: Stealing | None = None,
     has_left: Callable[[int], bool] = nobody,
+    balance: Balance | None = None,
 ) -> int:
     """Serve until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status.
 
     ``applications`` are those that the master has imported; without them the worker does that itself. ``stealing``
     has the siblings' sockets, if there are any to be accepted from; ``has_left`` says whether a sibling serves no more.
+    ``balance`` is for workers that accept from the same sockets.
     """
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
@@ -84,7 +87,7 @@ def run_worker(
         loop.add_signal_handler(signal.SIGTERM, stop.gracefully)
 
     def on_server(server: Server) -> None:
-        server.stealing, server.has_left = stealing, has_left
+        server.stealing, server.has_left, server.balance = stealing, has_left, balance
 
     try:
         _run(

@@ -37,6 +37,7 @@ from aioserve.observe.scoreboard import (
     Row,
     Scoreboard,
 )
+from aioserve.worker.balance import EVEN_SECONDS, PoliteDoor
 from aioserve.worker.connection import Connection
 from aioserve.worker.deadlines import Deadlines
 from aioserve.worker.gate import Gate, nobody
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from aioserve.accept.base import Listener
     from aioserve.errors import RequestError
     from aioserve.types import Address, Scope
+    from aioserve.worker.balance import Balance
     from aioserve.worker.cycle import Cycle
     from aioserve.worker.mount import Mount
     from aioserve.worker.settings import Settings
@@ -132,6 +134,10 @@ class Server:
         self._beat_due: float = 0.0
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
         self.quiet: asyncio.Event = asyncio.Event()
+        #: Looks at how many connections siblings at the same listeners have; set before ``start``.
+        self.balance: Balance | None = None
+        self._polite: bool = False
+        self._even_until: int = 1 << 60  # with more connections than this, siblings may have clearly fewer
         self._rejected_said: int = 0
         self._has_room: bool = True
         self._room: int = min(ROOM, _spare_descriptors() // 4)
@@ -149,6 +155,8 @@ class Server:
         cells[CONNECTIONS_TOTAL] = self.connections_total
         if self.stealing is not None:
             cells[STOLEN] = self.stealing.connections
+        if self.connections > self._even_until:
+            self._look_at_balance()
         if self.connections >= self.connection_limit and self._gate is not None and self._gate.accepting:
             log.warning(
                 "%d connections are open, the limit: accepting pauses until one of them closes", self.connections
@@ -254,6 +262,28 @@ class Server:
             gate.pause()
         self._resume_accepting()
 
+    def _look_at_balance(self) -> None:
+        """Stand back at the listeners from now on, if others have fewer connections."""
+        balance, gate = self.balance, self._gate
+        assert balance is not None
+        assert gate is not None
+        self._even_until = balance.most
+        if self.connections > self._even_until and gate.use(
+            lambda listener: PoliteDoor(self.loop, listener, gate.adopt, balance)
+        ):
+            self._polite = True
+            self._even_until = 1 << 60
+
+    def _look_at_siblings(self, balance: Balance, gate: Gate, now: float) -> None:
+        """Once in a while: whoever has lost connections may have fewer than it had."""
+        balance.look()
+        if not self._polite:
+            self._even_until = balance.most
+        elif now - balance.stood_back_at >= EVEN_SECONDS and gate.accepting:
+            self._polite = False
+            gate.pause()
+            gate.resume()
+
     def _look_for_quiet(self) -> None:
         if not self.connections and not self._tasks:
             self.quiet.set()
@@ -290,6 +320,8 @@ class Server:
         if self._gate is not None:
             self._look_for_room(self._gate)
             cells[QUEUE] = self._gate.waiting()
+            if self.balance is not None:
+                self._look_at_siblings(self.balance, self._gate, now)
         for act in self.at_beats:
             act(now, late)
         self._beat_due = now + self.deadlines.resolution
