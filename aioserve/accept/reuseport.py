@@ -52,6 +52,7 @@ class ReusePort:
     """An ``Acceptor``."""
 
     linger: float = LINGER
+    dispatcher: Final = None
 
     def __init__(
         self,

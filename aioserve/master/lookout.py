@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Final, final
 from aioserve.accept.orders import Watch
 from aioserve.accept.sockets import queue_length
 from aioserve.master.events import Exited, Ready, Unlisten
-from aioserve.observe.scoreboard import CONNECTIONS, CONNECTIONS_TOTAL, LATE_TOTAL, PHASE, QUEUE, SEATS, STOLEN, Phase
+from aioserve.observe.scoreboard import (
+    ACCEPTING,
+    CONNECTIONS,
+    CONNECTIONS_TOTAL,
+    LATE_TOTAL,
+    PHASE,
+    QUEUE,
+    SEATS,
+    STOLEN,
+    Phase,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -157,7 +167,7 @@ class Lookout:
             self._quiet_at = now + QUIET
             self._interval = INTERVAL
         elif waiting:
-            if not self._idlest():
+            if not self._serving():
                 self._wake_at = None  # until somebody is ready, which is an event
                 return
             self._quiet_at = now + QUIET
@@ -172,9 +182,12 @@ class Lookout:
         return sum(row.cells[CONNECTIONS_TOTAL] - row.cells[STOLEN] for row in self._rows[slot])
 
     def _idlest(self) -> list[int]:
-        """Slots that serve, those with the fewest connections first."""
-        serving = [slot for slot, rows in self._rows.items() if any(row.cells[PHASE] == Phase.READY for row in rows)]
-        return sorted(serving, key=lambda slot: sum(row.cells[CONNECTIONS] for row in self._rows[slot]))
+        """Slots that accept, those with the fewest connections first."""
+        able = [slot for slot in self._serving() if any(row.cells[ACCEPTING] for row in self._rows[slot])]
+        return sorted(able, key=lambda slot: sum(row.cells[CONNECTIONS] for row in self._rows[slot]))
+
+    def _serving(self) -> list[int]:
+        return [slot for slot, rows in self._rows.items() if any(row.cells[PHASE] == Phase.READY for row in rows)]
 
     def _count(self, slot: int) -> None:
         waiting = sum(queue_length(listener.sock) for listener in self._seen[slot])

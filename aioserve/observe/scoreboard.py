@@ -47,10 +47,20 @@ CONNECTIONS_TOTAL: Final = 7
 REQUESTS: Final = 8  # in flight now
 REQUESTS_TOTAL: Final = 9
 LAG_WORST_NS: Final = 10  # the worst LAG_NS of the last 15 to 30 s
-STOLEN: Final = 11  # connections accepted from siblings' sockets; CONNECTIONS_TOTAL has them, too
-# Two cells that the master writes as well. Nobody adds to QUEUE: it is what whoever looked has seen.
-QUEUE: Final = 12  # connections that waited to be accepted, of the slot's sockets or of those that all slots share
-LATE_TOTAL: Final = 13  # how often connections had to wait for this worker, so that siblings were told (--steal late)
+WEBSOCKETS: Final = 11  # open now
+WEBSOCKETS_TOTAL: Final = 12
+MESSAGES_RECEIVED: Final = 13  # of WebSockets, by applications
+MESSAGES_SENT: Final = 14
+ACCEPTING: Final = 24  # 1 while new connections are taken; 0 while they are not, for want of room or at the end
+CONNECTIONS_LIMIT: Final = 25  # with so many open, no more are taken
+# Of a dispatcher, whose CONNECTIONS are those that it has accepted and not passed on yet.
+PASSED_TOTAL: Final = 26  # connections passed on to workers
+LATE_TOTAL: Final = 27  # how often a worker was passed over, because it had not taken what waited for it
+RETAKEN_TOTAL: Final = 28  # connections that were taken back from a worker that was late or gone, for another one
+# Under --steal late the master writes two cells of a worker: LATE_TOTAL counts how often siblings were told to accept
+# what waited for it, and QUEUE, to which nobody adds, is what whoever looked last has seen.
+STOLEN: Final = 29  # connections accepted from siblings' sockets; CONNECTIONS_TOTAL has them, too
+QUEUE: Final = 30  # connections that waited to be accepted, of the slot's sockets or of those that all slots share
 
 # 32 cells are 256 bytes, four cache lines: two workers never write the same line, and there is room for more counters.
 ROW_CELLS: Final = 32
@@ -78,9 +88,17 @@ class Snapshot:
     requests: int
     requests_total: int
     lag_worst_ns: int
+    websockets: int
+    websockets_total: int
+    messages_received: int
+    messages_sent: int
+    accepting: bool
+    connections_limit: int
+    passed_total: int
+    late_total: int
+    retaken_total: int
     stolen: int
     queue: int
-    late_total: int
 
 
 @final
@@ -129,9 +147,17 @@ class Row:
             requests=cells[REQUESTS],
             requests_total=cells[REQUESTS_TOTAL],
             lag_worst_ns=cells[LAG_WORST_NS],
+            websockets=cells[WEBSOCKETS],
+            websockets_total=cells[WEBSOCKETS_TOTAL],
+            messages_received=cells[MESSAGES_RECEIVED],
+            messages_sent=cells[MESSAGES_SENT],
+            accepting=bool(cells[ACCEPTING]),
+            connections_limit=cells[CONNECTIONS_LIMIT],
+            passed_total=cells[PASSED_TOTAL],
+            late_total=cells[LATE_TOTAL],
+            retaken_total=cells[RETAKEN_TOTAL],
             stolen=cells[STOLEN],
             queue=cells[QUEUE],
-            late_total=cells[LATE_TOTAL],
         )
 
 

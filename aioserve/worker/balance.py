@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
-from aioserve.observe.scoreboard import CONNECTIONS, PHASE, Phase
+from aioserve.observe.scoreboard import ACCEPTING, CONNECTIONS
 from aioserve.worker.gate import PolledDoor
 
 if TYPE_CHECKING:
@@ -46,20 +46,20 @@ class Balance:
     def __init__(self, mine: memoryview, siblings: Iterable[memoryview]) -> None:
         self._mine: Final = mine
         self._siblings: Final = tuple(siblings)
-        self._serving: Sequence[memoryview] = ()
+        self._accepting: Sequence[memoryview] = ()
         self.stood_back_at = 0.0  # the loop's time
         self.look()
 
     def look(self) -> None:
-        """See who serves; to be called at every beat, because there may be many rows and few workers."""
-        self._serving = [cells for cells in self._siblings if cells[PHASE] == Phase.READY]
+        """See who accepts; to be called at every beat, because there may be many rows and few workers."""
+        self._accepting = [cells for cells in self._siblings if cells[ACCEPTING]]
 
     @property
     def most(self) -> int:
         """With more connections than this, a worker stands back."""
-        if not self._serving:
+        if not self._accepting:
             return 1 << 60
-        least = min([cells[CONNECTIONS] for cells in self._serving])
+        least = min([cells[CONNECTIONS] for cells in self._accepting])
         return least + SLACK + least // SHARE
 
     @property

@@ -13,7 +13,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.once, pytest.mark.timeout(240), pyte
 SHORT = Pace(stream_seconds=0.6)
 
 
-@pytest.mark.parametrize(("accept", "steal"), [("shared", "late"), ("reuseport", "late"), ("reuseport", "always")])
+MODES = [("shared", "late"), ("dispatch", "late"), ("reuseport", "late"), ("reuseport", "always")]
+
+
+@pytest.mark.parametrize(("accept", "steal"), MODES)
 @pytest.mark.parametrize("part", PARTS)
 def test_nothing_is_lost_that_must_not_be(part, accept, steal):
     report = PARTS[part](Wish(accept=accept, steal=steal, pace=SHORT))

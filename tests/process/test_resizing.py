@@ -10,9 +10,9 @@ from tests.process.clients import Load
 from tests.process.servers import Served, wait_until
 
 MODES = {
+    "dispatch": ("--workers", "2", "--accept", "dispatch"),
     "late": ("--workers", "2", "--reuseport"),
     "always": ("--workers", "2", "--reuseport", "--steal", "always"),
-    "off": ("--workers", "2", "--reuseport", "--steal", "off"),
     "shared": ("--workers", "2"),
 }
 

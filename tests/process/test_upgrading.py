@@ -14,9 +14,9 @@ from tests.process.servers import Served, wait_until
 from tests.process.test_reloading import Service
 
 MODES = {
+    "dispatch": ("--workers", "2", "--accept", "dispatch"),
     "late": ("--workers", "2", "--reuseport"),
     "always": ("--workers", "2", "--reuseport", "--steal", "always"),
-    "off": ("--workers", "2", "--reuseport", "--steal", "off"),
     "shared": ("--workers", "2"),
 }
 

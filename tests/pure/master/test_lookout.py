@@ -12,7 +12,7 @@ from aioserve.master.hands import Kin
 from aioserve.master.lateness import Lateness
 from aioserve.master.lender import Lender
 from aioserve.master.lookout import INTERVAL, LONGEST_INTERVAL, QUIET, Lookout
-from aioserve.observe.scoreboard import CONNECTIONS, CONNECTIONS_TOTAL, PHASE, STOLEN, Phase, Scoreboard
+from aioserve.observe.scoreboard import ACCEPTING, CONNECTIONS, CONNECTIONS_TOTAL, PHASE, STOLEN, Phase, Scoreboard
 
 
 class Scene:
@@ -43,6 +43,7 @@ class Scene:
         self.saw(Started())
         for slot in self.queues:
             self.row(slot).cells[PHASE] = Phase.READY
+            self.row(slot).cells[ACCEPTING] = 1
             self.saw(Ready(100 + slot))
         return self
 
@@ -212,6 +213,15 @@ def test_the_idlest_is_asked_first(made):
         scene.row(slot).cells[CONNECTIONS] = 10 - slot
     late(scene)
     assert scene.told() == [None, None, None, {0}, {0}, {0}]
+
+
+def test_who_has_paused_is_not_asked_and_the_looks_go_on(scene):
+    scene.row(1).cells[ACCEPTING] = 0
+    late(scene)
+    assert scene.told() == [None, None]
+    scene.row(1).cells[ACCEPTING] = 1
+    scene.look()
+    assert scene.told() == [None, {0}]
 
 
 def test_a_successor_is_told_what_its_slot_is_to_watch(scene):
