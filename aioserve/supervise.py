@@ -32,8 +32,8 @@ from aioserve.observe.scoreboard import PHASE, SEATS, Phase, Scoreboard
 from aioserve.system import hooks
 from aioserve.system.hooks import Moment
 from aioserve.system.process import end_with_parent, name_process
-from aioserve.worker.balance import Balance
 from aioserve.worker.early import Early, StoppedEarly
+from aioserve.worker.evenness import Balance
 from aioserve.worker.main import CLEAN, run_worker
 from aioserve.worker.preload import preload
 from aioserve.worker.stealing import Stealing

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.worker.applications import Applications
-    from aioserve.worker.balance import Balance
+    from aioserve.worker.evenness import Balance
     from aioserve.worker.server import Server
     from aioserve.worker.stealing import Stealing
 

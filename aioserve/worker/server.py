@@ -44,9 +44,9 @@ from aioserve.observe.scoreboard import (
     Row,
     Scoreboard,
 )
-from aioserve.worker.balance import EVEN_SECONDS, PoliteDoor
 from aioserve.worker.connection import Connection
 from aioserve.worker.deadlines import Deadlines
+from aioserve.worker.evenness import EVEN_SECONDS, PoliteDoor
 from aioserve.worker.gate import Gate, nobody
 from aioserve.worker.lag import LagMeter
 from aioserve.worker.parts import find_parser
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from aioserve.errors import RequestError
     from aioserve.observe.access import Exchange, Session
     from aioserve.types import Address, Message, Scope
-    from aioserve.worker.balance import Balance
+    from aioserve.worker.evenness import Balance
     from aioserve.worker.mount import Mount
     from aioserve.worker.settings import Settings
     from aioserve.worker.stealing import Stealing
