@@ -51,19 +51,19 @@ WEBSOCKETS: Final = 11  # open now
 WEBSOCKETS_TOTAL: Final = 12
 MESSAGES_RECEIVED: Final = 13  # of WebSockets, by applications
 MESSAGES_SENT: Final = 14
-ACCEPTING: Final = 24  # 1 while new connections are taken; 0 while they are not, for want of room or at the end
-CONNECTIONS_LIMIT: Final = 25  # with so many open, no more are taken
+ACCEPTING: Final = 15  # 1 while new connections are taken; 0 while they are not, for want of room or at the end
+CONNECTIONS_LIMIT: Final = 16  # with so many open, no more are taken
 # Of a dispatcher, whose CONNECTIONS are those that it has accepted and not passed on yet.
-PASSED_TOTAL: Final = 26  # connections passed on to workers
-LATE_TOTAL: Final = 27  # how often a worker was passed over, because it had not taken what waited for it
-RETAKEN_TOTAL: Final = 28  # connections that were taken back from a worker that was late or gone, for another one
+PASSED_TOTAL: Final = 17  # connections passed on to workers
+LATE_TOTAL: Final = 18  # how often a worker was passed over, because it had not taken what waited for it
+RETAKEN_TOTAL: Final = 19  # connections that were taken back from a worker that was late or gone, for another one
 # Under --steal late the master writes two cells of a worker: LATE_TOTAL counts how often siblings were told to accept
 # what waited for it, and QUEUE, to which nobody adds, is what whoever looked last has seen.
-STOLEN: Final = 29  # connections accepted from siblings' sockets; CONNECTIONS_TOTAL has them, too
-QUEUE: Final = 30  # connections that waited to be accepted, of the slot's sockets or of those that all slots share
+STOLEN: Final = 20  # connections accepted from siblings' sockets; CONNECTIONS_TOTAL has them, too
+QUEUE: Final = 21  # connections that waited to be accepted, of the slot's sockets or of those that all slots share
 
-# 32 cells are 256 bytes, four cache lines: two workers never write the same line, and there is room for more counters.
-ROW_CELLS: Final = 32
+# 64 cells are 512 bytes, eight cache lines: two workers never write the same line, and there is room for more counters.
+ROW_CELLS: Final = 64
 CELL_BYTES: Final = 8
 SEATS: Final = 2
 
