@@ -179,16 +179,18 @@ class _Server:
             row=birth.row,
             reporter=birth.channel,
             applications=self._applications,
-            stealing=self._stealing(config, birth.slot),
+            stealing=self._stealing(config, birth),
             has_left=self._has_left,
             balance=self._balance(config, birth),
         )
 
-    def _stealing(self, config: Config, slot: int) -> Stealing | None:
+    def _stealing(self, config: Config, birth: Birth) -> Stealing | None:
         """In a worker: what accepts for its siblings."""
-        siblings = {other: listeners for other, listeners in self._acceptor.queues().items() if other != slot}
-        always = config.process.steal == "always"
-        return Stealing(siblings, always=always) if self._acceptor.queues() else None
+        queues = dict(self._acceptor.queues())
+        if birth.slot not in queues:  # the pattern has none, or there are unix sockets only, which are everybody's
+            return None
+        del queues[birth.slot]
+        return Stealing(queues, always=config.process.steal == "always", cells=birth.row.cells)
 
     def _balance(self, config: Config, birth: Birth) -> Balance | None:
         """In a worker: what compares it with its siblings, if they accept from the same sockets."""

@@ -37,7 +37,6 @@ from aioserve.observe.scoreboard import (
     QUEUE,
     REQUESTS,
     REQUESTS_TOTAL,
-    STOLEN,
     WEBSOCKETS,
     WEBSOCKETS_TOTAL,
     Phase,
@@ -196,8 +195,6 @@ class Server:
         cells = self._cells
         cells[CONNECTIONS] = self.connections
         cells[CONNECTIONS_TOTAL] = self.connections_total
-        if self.stealing is not None:
-            cells[STOLEN] = self.stealing.connections
         if self.connections > self._even_until:
             self._look_at_balance()
         if self.connections >= self.connection_limit and self._gate is not None and self._gate.accepting:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, assert_never, final
 
 from aioserve.accept.orders import Gone, Lend, Watch
 from aioserve.accept.sockets import listens
+from aioserve.observe.scoreboard import STOLEN
 from aioserve.worker.gate import PolledDoor
 
 if TYPE_CHECKING:
@@ -35,10 +36,14 @@ log = logging.getLogger("aioserve")
 class Stealing:
     """Obeys orders from the beginning; accepts between ``open`` and ``pause``, and nothing more after ``close``.
 
-    ``always``: every sibling is watched, now and later. ``connections`` counts what was accepted for others.
+    ``always``: every sibling is watched, now and later. ``connections`` counts what was accepted for others, and so does the
+    worker's row of the scoreboard, of which these are the ``cells``.
     """
 
-    def __init__(self, siblings: Mapping[int, Sequence[Listener]], *, always: bool = False) -> None:
+    def __init__(
+        self, siblings: Mapping[int, Sequence[Listener]], *, always: bool = False, cells: memoryview | None = None
+    ) -> None:
+        self._cells: Final = cells
         self._always: Final = always
         self._siblings: Final = {slot: list(listeners) for slot, listeners in siblings.items()}
         self._watched: frozenset[int] = frozenset(siblings) if always else frozenset()
@@ -114,6 +119,8 @@ class Stealing:
         assert self._adopt is not None
         if self._adopt(listener):
             self.connections += 1
+            if self._cells is not None:
+                self._cells[STOLEN] = self.connections
 
     def _ended(self, slot: int) -> Callable[[OSError], bool]:
         def ended(error: OSError) -> bool:

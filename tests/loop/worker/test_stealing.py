@@ -11,6 +11,7 @@ import pytest
 
 from aioserve.accept.base import Listener
 from aioserve.accept.orders import Gone, Lend, Watch
+from aioserve.observe.scoreboard import STOLEN, Scoreboard
 from aioserve.worker.gate import Gate
 from aioserve.worker.loops import new_loop
 from aioserve.worker.stealing import Stealing
@@ -60,7 +61,9 @@ class Worker:
     """``async with Worker(masters, always=True) as worker``: a gate with what it steals from."""
 
     def __init__(self, masters, *, always=False):
-        self.stealing = Stealing({slot: [copy(masters[slot])] for slot in (1, 2)}, always=always)
+        self.cells = Scoreboard(1).row(0, 0).cells
+        siblings = {slot: [copy(masters[slot])] for slot in (1, 2)}
+        self.stealing = Stealing(siblings, always=always, cells=self.cells)
         self.gate = Gate(asyncio.get_running_loop(), [copy(masters[0])], Greeter, backlog=16)
         self.gate.stealing = self.stealing
         self._open = True
@@ -98,9 +101,9 @@ def test_always_means_every_sibling(run, masters):
     async def main():
         async with Worker(masters, always=True) as worker:
             answers = [await greeting(one) for one in masters]
-            return answers, worker.stealing.connections
+            return answers, worker.stealing.connections, worker.cells[STOLEN]
 
-    assert run(main()) == ([b"slot 0", b"slot 1", b"slot 2"], 2)
+    assert run(main()) == ([b"slot 0", b"slot 1", b"slot 2"], 2, 2)
 
 
 def test_otherwise_those_that_the_master_names_and_no_longer(run, masters):
