@@ -142,8 +142,8 @@ class Process:
     steal: Annotated[
         Literal["late", "always", "off"],
         Doc(
-            "with reuseport, who accepts what waits for a busy worker. late: idle ones, when it is late; always: whoever "
-            "is idle, for some CPU per connection; off: nobody",
+            "with reuseport, who accepts what waits for a busy worker. late: idle ones, when it is late; always: "
+            "whoever is idle, for some CPU per connection; off: nobody",
             flag="steal",
             restart=True,
         ),

@@ -36,8 +36,8 @@ log = logging.getLogger("aioserve")
 class Stealing:
     """Obeys orders from the beginning; accepts between ``open`` and ``pause``, and nothing more after ``close``.
 
-    ``always``: every sibling is watched, now and later. ``connections`` counts what was accepted for others, and so does the
-    worker's row of the scoreboard, of which these are the ``cells``.
+    ``always``: every sibling is watched, now and later. ``connections`` counts what was accepted for others, and so
+    does the worker's row of the scoreboard, of which these are the ``cells``.
     """
 
     def __init__(
