@@ -13,7 +13,10 @@ import pytest
 from tests.process.clients import Client
 from tests.process.servers import Served, wait_until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="SO_REUSEPORT spreads connections on Linux alone")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(sys.platform != "linux", reason="SO_REUSEPORT spreads connections on Linux alone"),
+]
 
 WAYS = ["late", "always"]
 
