@@ -39,7 +39,7 @@ SPARE: Final = 0.15
 FULL: Final = 0.9
 IDLE: Final = 0.4
 #: The part of the machine that others may take before it has to be said.
-RESTLESS: Final = 0.1
+RESTLESS: Final = 0.15
 
 #: Seconds that an event loop may stand still under full load before it has to be said.
 LAG: Final = 0.25
