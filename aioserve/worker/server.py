@@ -345,10 +345,10 @@ class Server:
 
     def _look_at_siblings(self, balance: Balance, gate: Gate, now: float) -> None:
         """Once in a while: whoever has lost connections may have fewer than it had."""
-        balance.look()
+        balance.look(now)
         if not self._polite:
             self._even_until = balance.most
-        elif now - balance.stood_back_at >= EVEN_SECONDS and gate.accepting:
+        elif (balance.brief or now - balance.stood_back_at >= EVEN_SECONDS) and gate.accepting:
             self._polite = False
             gate.pause()
             gate.resume()

@@ -53,8 +53,8 @@ def main() -> None:
                 for way in options.way or ["shared"]:
                     runs = []
                     with Served("burning:app", *WAYS[way], "--workers", str(workers), "--no-access-log") as server:
-                        time.sleep(1.0)  # workers look at their siblings twice a second
                         for _ in range(options.runs):
+                            time.sleep(1.0)  # workers look at their siblings twice a second
                             spread = asyncio.run(held(server.port, count, pace), loop_factory=uvloop.new_event_loop)
                             runs.append(sorted([*spread.values(), *[0] * (workers - len(spread))]))
                     how = f"{pace:g}/s" if pace else "burst"
