@@ -6,9 +6,9 @@ least loaded of its siblings leaves what comes to them, for a moment: if nobody 
 busy, and it accepts at once, and for a while whatever comes. So no connection waits for longer than that moment, and
 beside a blocked worker few do.
 
-Connections that do not stay need no spreading: their number is another one at every moment, and standing back from
-them cost half as much CPU again per connection at a saturated server. A worker whose connections are brief, as far as it
-can tell from how many it has closed, takes what comes.
+Connections that do not stay need no spreading: their number is another one at every moment, and standing back from them
+cost half as much CPU again per connection at a saturated server. A worker whose connections are brief, as far as it can
+tell from how many it has closed, takes what comes.
 
 As long as the spread is even, accepting costs what it did: one comparison of numbers per connection (Server). The first
 time that it is not, the loop's own listener makes way for doors at which this can be asked, until nobody has had to
