@@ -70,8 +70,11 @@ class Balance:
         open_now = self._mine[CONNECTIONS]
         closed = self._mine[CONNECTIONS_TOTAL] - open_now
         before, self._closed = self._closed, closed
-        # Little's law: how many there are is how many come in a while, times how long they stay.
-        self.brief = closed - before >= SAMPLE and open_now * (now - self._looked_at) < BRIEF * (closed - before)
+        if closed - before >= SAMPLE:
+            # Little's law: how many there are is how many come in a while, times how long they stay.
+            self.brief = open_now * (now - self._looked_at) < BRIEF * (closed - before)
+        elif open_now > SLACK:
+            self.brief = False  # and with none there is nothing to be learned: they will be as they were
         self._looked_at = now
         self._accepting = [cells for cells in self._siblings if cells[ACCEPTING]]
 

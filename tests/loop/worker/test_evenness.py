@@ -72,6 +72,14 @@ def test_connections_that_do_not_stay_need_no_spreading(seconds, closed, brief):
     assert (balance.brief, scene.leans_with(1000)) == (brief, not brief)
 
 
+def test_a_pause_changes_nothing():
+    scene = Scene(0)
+    stays(0.01, closed=1000, scene=scene)
+    scene.mine[CONNECTIONS] = 0
+    scene.balance.look(3.0)
+    assert not scene.leans_with(1000)
+
+
 def test_those_that_stay_from_then_on_do():
     scene = Scene(0)
     stays(0.01, closed=1000, scene=scene)
