@@ -652,6 +652,19 @@ async def test_a_close_does_not_wait_for_ever_for_an_application_that_does_not_r
     await app.do("return")
 
 
+@pytest.mark.parametrize("order", ["return", {"type": "websocket.close", "code": 4000}])
+async def test_a_close_that_was_there_first_stands(connect, order):
+    app = App()
+    client = await opened(connect, app)
+    client.send(masked(TEXT, b"a") + closing(1001))
+    await app.do(order)
+
+    assert frames(client.transport.take()) == [close_of(1001)]
+    assert client.state == "closed"
+    assert [session.close_code for session in client.server.access.sessions] == [1001]
+    await app.do("return")
+
+
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
