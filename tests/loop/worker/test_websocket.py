@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 import pytest
-from websockets.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Close
+from websockets.frames import Close, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from aioserve.errors import AppError, ClientDisconnected
@@ -14,6 +14,8 @@ from aioserve.observe.scoreboard import MESSAGES_RECEIVED, MESSAGES_SENT, WEBSOC
 from aioserve.worker.drain import drain
 from tests.loop.worker.conftest import Client, settle
 from tests.pure.http.test_ws_frames import closing, deflated, masked
+
+CONT, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 
 HANDSHAKE = (
     b"GET /chat/%C3%A9?a=b HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
