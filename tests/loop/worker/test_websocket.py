@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 import pytest
-from websockets.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Close
+from websockets.frames import Close, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from aioserve.errors import AppError, ClientDisconnected
@@ -14,6 +14,8 @@ from aioserve.observe.scoreboard import MESSAGES_RECEIVED, MESSAGES_SENT, WEBSOC
 from aioserve.worker.drain import drain
 from tests.loop.worker.conftest import Client, settle
 from tests.pure.http.test_ws_frames import closing, deflated, masked
+
+CONT, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 
 HANDSHAKE = (
     b"GET /chat/%C3%A9?a=b HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -649,6 +651,19 @@ async def test_a_close_does_not_wait_for_ever_for_an_application_that_does_not_r
     assert frames(client.transport.take()) == [close_of(1000)]
     await app.do("receive", "receive")
     assert app.received[1:] == [{"type": "websocket.receive", "text": "a"}, disconnect(1000)]
+    await app.do("return")
+
+
+@pytest.mark.parametrize("order", ["return", {"type": "websocket.close", "code": 4000}])
+async def test_a_close_that_was_there_first_stands(connect, order):
+    app = App()
+    client = await opened(connect, app)
+    client.send(masked(TEXT, b"a") + closing(1001))
+    await app.do(order)
+
+    assert frames(client.transport.take()) == [close_of(1001)]
+    assert client.state == "closed"
+    assert [session.close_code for session in client.server.access.sessions] == [1001]
     await app.do("return")
 
 
