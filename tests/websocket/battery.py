@@ -16,7 +16,6 @@ from tests.websocket.frames import (
     CLOSE,
     CONTINUATION,
     DEFLATE,
-    MASK,
     PING,
     PONG,
     TEXT,

@@ -13,8 +13,7 @@ import pytest
 from tests.conformance.wire import pieces
 from tests.process.servers import Served
 from tests.websocket.battery import CASES, HELLO, MAX_SIZE, NO_CODE, Case
-from tests.websocket.frames import BINARY, CLOSE, PONG, TEXT, Frame, WebSocket, close, frame, handshake
-from tests.websocket.frames import APPS
+from tests.websocket.frames import APPS, CLOSE, TEXT, Frame, WebSocket, close, frame, handshake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

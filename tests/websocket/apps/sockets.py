@@ -16,7 +16,9 @@ import os
 from pathlib import Path
 
 MIB = 1 << 20
-PIECE = b"t" * 65536
+
+#: Nothing in it can be compressed.
+NOISE = os.urandom(MIB)
 
 #: Who is in the room: their ``send``.
 ROOM = set()
@@ -26,7 +28,9 @@ async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         await live(receive, send)
         return
-    assert scope["type"] == "websocket", scope["type"]
+    if scope["type"] == "http":
+        await page(send)
+        return
     assert (await receive())["type"] == "websocket.connect"
     await WAYS[scope["path"]](scope, receive, send)
 
@@ -37,6 +41,11 @@ async def live(receive, send):
         await send({"type": message["type"] + ".complete"})
         if message["type"] == "lifespan.shutdown":
             return
+
+
+async def page(send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+    await send({"type": "http.response.body", "body": b"<!doctype html><title>WebSockets</title>"})
 
 
 async def accept(send, **more):
@@ -94,9 +103,13 @@ async def source(scope, receive, send):
     left = int(scope["query_string"])
     while left:
         size = min(left, MIB)
-        await say(send, bytes(size))
+        await say(send, NOISE[:size])
         left -= size
     await send({"type": "websocket.close", "code": 1000})
+
+
+async def refused(scope, receive, send):
+    await send({"type": "websocket.close", "code": 4000})
 
 
 async def deaf(scope, receive, send):
@@ -110,7 +123,7 @@ async def torrent(scope, receive, send):
     pieces = 0
     try:
         while True:
-            await say(send, PIECE)
+            await say(send, NOISE[:65536])
             pieces += 1
             told.write_text(f"{pieces}")
     except OSError as error:
@@ -124,6 +137,7 @@ WAYS = {
     "/room": room,
     "/sink": sink,
     "/source": source,
+    "/refused": refused,
     "/deaf": deaf,
     "/torrent": torrent,
 }
