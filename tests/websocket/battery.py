@@ -39,6 +39,9 @@ class Case:
     sends: bytes
     gets: tuple[Frame, ...] = ()
     code: int | tuple[int, ...] | None = None
+    #: Whether the close may overtake the answers to what comes with the mistake, in one read: RFC 6455 7.1.7 goes on
+    #: with nothing then.
+    hasty: bool = False
     #: What is offered in the handshake; None offers nothing.
     offer: str | None = None
 
@@ -48,7 +51,8 @@ class Case:
 
 
 def case(name: str, rfc: str, *sends: bytes, gets: tuple[Frame, ...] = (), code=None, offer=None) -> Case:
-    return Case(name, rfc, b"".join(sends), gets, code, offer)
+    hasty = bool(code) and code != 1000 and bool(gets)
+    return Case(name, rfc, b"".join(sends), gets, code, hasty, offer)
 
 
 def said(*texts: str) -> tuple[Frame, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import socket
 import struct
 import zlib
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ class WebSocket(Client):
 
     def __init__(self, port: int, path: str = "/echo", *, timeout: float = PATIENCE, **headers: str | None) -> None:
         super().__init__(("127.0.0.1", port), timeout=timeout)
+        # Small writes are to go out at once, not when the one before has been acknowledged (tcp(7), TCP_NODELAY).
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = handshake(path, **headers)
         self.send(request)
         self.switched = self.switch(request)

@@ -94,8 +94,8 @@ def test_the_subprotocol_is_the_one_that_the_application_chose(page):
 
 def test_the_page_sees_the_servers_code_and_reason(page):
     assert page.run("""
-        const socket = await join("/echo");
-        socket.send("close 4321 so long, Käse");
+        const socket = await join("/farewell");
+        socket.send("4321 so long, Käse");
         return await socket.closed;
     """) == [4321, "so long, Käse", True]
 

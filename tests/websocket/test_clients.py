@@ -149,8 +149,8 @@ async def test_the_subprotocol_is_the_one_that_the_application_chose(connect):
 
 
 async def test_the_client_sees_the_servers_code_and_reason(connect):
-    async with connect() as client:
-        await client.send("close 4321 so long, Käse")
+    async with connect("/farewell") as client:
+        await client.send("4321 so long, Käse")
         assert await client.closed() == (4321, "so long, Käse")
 
 

@@ -66,15 +66,17 @@ async def say(send, message):
 async def echo(scope, receive, send, **how):
     await accept(send, **how)
     async for message in messages(receive):
-        if isinstance(message, str) and message.startswith("close "):
-            _, code, reason = message.split(" ", 2)
-            await send({"type": "websocket.close", "code": int(code), "reason": reason})
-            return
         await say(send, message)
 
 
 async def echo_chosen(scope, receive, send):
     await echo(scope, receive, send, subprotocol=scope["subprotocols"][-1])
+
+
+async def farewell(scope, receive, send):
+    await accept(send)
+    code, _, reason = (await receive())["text"].partition(" ")
+    await send({"type": "websocket.close", "code": int(code), "reason": reason})
 
 
 async def room(scope, receive, send):
@@ -134,6 +136,7 @@ WAYS = {
     "/": echo,
     "/echo": echo,
     "/echo/chosen": echo_chosen,
+    "/farewell": farewell,
     "/room": room,
     "/sink": sink,
     "/source": source,
