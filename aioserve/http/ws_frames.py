@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import codecs
 import struct
+import zlib
 from typing import TYPE_CHECKING, Final, final
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
@@ -305,6 +306,7 @@ class FrameStream:
             frame = Frame(TEXT if text else BINARY, payload, rsv1=True)
             try:
                 payload = bytes(self._windows().decode(frame, max_size=self.max_size or None).data)
+                self._renew_window()
             except PayloadTooBig as error:
                 self._fail(1009, str(error))
                 return
@@ -333,7 +335,12 @@ class FrameStream:
             # It takes the side of a server whose handshake is done: there are no other events than frames.
             assert isinstance(frame, Frame)
             if frame.opcode in DATA_OPCODES:
-                self._take_fragment(frame)
+                try:
+                    self._renew_window()
+                except ProtocolError as error:
+                    self._fail(1002, str(error))
+                else:
+                    self._take_fragment(frame)
         # Its end of the stream is an empty piece.
         written = b"".join(library.data_to_send())
         if self.ended is not None:
@@ -395,6 +402,24 @@ class FrameStream:
             assert self._compression is not None
             self._deflate = self._compression.make()
         return self._deflate
+
+    def _renew_window(self) -> None:
+        """Begin a new window behind a final block, which a message may end in (RFC 7692 7.2.3.4).
+
+        The library would have nothing but empty messages from then on. Data behind a final block, which nobody sends,
+        are refused rather than lost. Raises ``ProtocolError``.
+        """
+        deflate = self._deflate
+        decoder = getattr(deflate, "decoder", None)
+        if deflate is None or decoder is None or not decoder.eof:
+            return
+        fresh = deflate.decoder = zlib.decompressobj(wbits=-deflate.remote_max_window_bits)
+        try:
+            behind = fresh.decompress(decoder.unused_data, 1)
+        except zlib.error as error:
+            raise ProtocolError("decompression failed") from error
+        if behind or fresh.eof:
+            raise ProtocolError("data behind a final block")
 
     # What the server sends.
 

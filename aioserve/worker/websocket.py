@@ -34,7 +34,6 @@ from aioserve.worker.ws_cycle import ASKED, CLOSING, OPEN, OVER, Stage, WebSocke
 
 if TYPE_CHECKING:
     from aioserve.http.head import Head
-    from aioserve.http.ws_frames import Ended
     from aioserve.http.ws_handshake import Offer
     from aioserve.types import Scope
     from aioserve.worker.deadlines import Timed
@@ -205,6 +204,8 @@ class WebSocket(asyncio.Protocol):
         if self._transport is None or (self.stage is not OPEN and self.stage is not CLOSING):
             return
         stream = self.stream
+        if stream.ended is not None:
+            return
         if stream.stopped:
             attend = stream.feed(b"")
             if self.cycle.messages and self.cycle.waiters:
@@ -234,6 +235,7 @@ class WebSocket(asyncio.Protocol):
         # In order of frequency.
         if self.stage is OPEN:
             self._look_at_peer(now)
+            self.end()
         elif self.stage is ASKED:
             limit = self.server.settings.ws_handshake_timeout
             if limit and self._is_due(self._since, limit, now):
@@ -273,11 +275,15 @@ class WebSocket(asyncio.Protocol):
     def _attend(self) -> None:
         """What ``feed`` has left to do."""
         stream = self.stream
-        if stream.reply:
+        if stream.reply and stream.ended is None:
             self._write(stream.reply)
             stream.reply = b""
         if stream.ended is not None:
-            self._end(stream.ended)
+            if self.stage is OPEN and self.cycle.messages:
+                # What was right before it is answered first, by an application that does so without delay.
+                self._pause_reading()
+            else:
+                self.end()
         elif not self._has_room():
             self._pause_reading()
         elif stream.stopped:
@@ -303,8 +309,13 @@ class WebSocket(asyncio.Protocol):
 
     # Ending.
 
-    def _end(self, ended: Ended) -> None:
-        """The peer has closed, or has made a mistake and has been told."""
+    def end(self) -> None:
+        """The peer has closed or made a mistake, and the application has had all that came before."""
+        ended = self.stream.ended
+        if ended is None or self.stage is OVER:
+            return
+        self._write(self.stream.reply)
+        self.stream.reply = b""
         if not ended.by_peer:
             log.info("%s - WebSocket closed with %d: %s", self.peer, ended.code, ended.reason)
         self.cycle.over(ended.code, ended.reason)

@@ -146,6 +146,8 @@ class WebSocketCycle:
             if not self._greeted:
                 self._greeted = True
                 return {"type": "websocket.connect"}
+            if self.wire.paused:
+                self.wire.end()
             if self._farewell is not None:
                 return {**self._farewell}
             waiter: asyncio.Future[None] = self.wire.server.loop.create_future()
