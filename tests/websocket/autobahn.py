@@ -8,7 +8,8 @@ The suite runs on CPython 2.7 alone, with what was current then: ``autobahn.txt`
 They are kept in a folder of their own (``AUTOBAHN_HOME``, or .autobahn in the root of the repository), away from the
 interpreters that aioserve runs on.
 
-A case is "OK", or it is said in autobahn.toml why it is not; whatever else the suite says of it is a failure.
+A case is "OK", or it is said in autobahn.toml why it is not. Whatever else the suite says of it is a failure, and so
+is a reason that no case needs any more.
 """
 
 from __future__ import annotations

@@ -30,4 +30,5 @@ def test_every_case_is_ok_or_has_its_reason(suite, part, tmp_path):
 
     print(autobahn.table(verdicts))
     assert not autobahn.failures(verdicts), "\n".join(map(str, autobahn.failures(verdicts)))
+    assert not autobahn.stale(verdicts), "reasons in autobahn.toml without a case"
     assert len(verdicts) >= {"protocol": 247, "limits": 54, "compression": 36}[part]
