@@ -52,6 +52,7 @@ def conversation(*said):
                 theirs.recv(4096)
                 for piece in pieces:
                     theirs.sendall(piece)
+            theirs.recv(4096)
 
     thread = threading.Thread(target=serve)
     thread.start()
