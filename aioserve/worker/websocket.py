@@ -212,8 +212,7 @@ class WebSocket(asyncio.Protocol):
                 self.cycle.wake()
             if attend:
                 self._attend()
-                return
-        if self._has_room():
+        if not stream.stopped and stream.ended is None and self._has_room():
             self._resume_reading()
 
     @property
@@ -397,7 +396,7 @@ class WebSocket(asyncio.Protocol):
             self._fail(1008, "the rest of a message did not come in time")
         elif settings.ws_idle_timeout and self._is_due(self._idle_since, settings.ws_idle_timeout, now):
             self.close(1001, f"no message for {settings.ws_idle_timeout:g} s")
-        elif self._ping_due and now >= self._ping_due:
+        elif self._ping_due and now >= self._ping_due and self.write_resumed is None:
             self._ping_due = now + settings.ws_ping_interval
             if not self._pinged:
                 self._pinged = now
@@ -410,7 +409,7 @@ class WebSocket(asyncio.Protocol):
         if transport is None:
             return
         unsent = unsent_bytes(transport)
-        if unsent < self._queued and has_progressed(self._queued, unsent):
+        if self.write_resumed is not None or (unsent < self._queued and has_progressed(self._queued, unsent)):
             self._queued, self._pinged = unsent, now
             return
         timeout = self.server.settings.ws_ping_timeout
