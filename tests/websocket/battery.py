@@ -15,7 +15,6 @@ from functools import partial
 from tests.websocket.frames import (
     BINARY,
     CLOSE,
-    CONTINUATION,
     DEFLATE,
     PING,
     PONG,
@@ -23,7 +22,10 @@ from tests.websocket.frames import (
     Frame,
     close,
     deflated,
+    fragment,
     frame,
+    last,
+    more,
 )
 
 #: What the server is told: small, so that cases at the limit stay small. The message that is just within it is 70,000.
@@ -59,10 +61,6 @@ def said(*texts: str) -> tuple[Frame, ...]:
 def pong(payload: bytes = b"") -> Frame:
     return Frame(PONG, payload)
 
-
-fragment = partial(frame, fin=False)
-last = partial(frame, CONTINUATION)
-more = partial(frame, CONTINUATION, fin=False)
 
 HELLO = frame(TEXT, "hello")
 

@@ -9,6 +9,7 @@ import socket
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -74,6 +75,11 @@ def frame(
             length = struct.pack("!BQ", bit | 127, size)
     head = bytes((fin << 7 | rsv << 4 | opcode,)) + length
     return head + mask + masked(payload, mask) if mask else head + payload
+
+
+fragment = partial(frame, fin=False)
+last = partial(frame, CONTINUATION)
+more = partial(frame, CONTINUATION, fin=False)
 
 
 def masked(payload: bytes, mask: bytes = MASK) -> bytes:

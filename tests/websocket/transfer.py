@@ -21,12 +21,12 @@ GROWTH = 10 << 20
 
 
 @contextmanager
-def flat_memory(server: Served) -> Iterator[None]:
-    """The block must not need more than ``GROWTH`` of the only worker's memory, at any moment."""
+def flat_memory(server: Served, growth: int = GROWTH) -> Iterator[None]:
+    """The block must not need more than ``growth`` bytes of the only worker's memory, at any moment."""
     (pid,) = server.workers()
     before = memory(pid, "VmRSS")
     forget_peak(pid)
     yield
     grown = memory(pid, "VmHWM") - before
     print(f"the peak grew by {grown / 2**20:.1f} MiB")
-    assert grown < GROWTH
+    assert grown < growth

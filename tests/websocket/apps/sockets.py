@@ -119,17 +119,25 @@ async def deaf(scope, receive, send):
     await asyncio.Event().wait()
 
 
+async def drowsy(scope, receive, send):
+    await accept(send)
+    received = 0
+    async for message in messages(receive):
+        if message == "how many":
+            await say(send, str(received))
+        received += 1
+        await asyncio.sleep(0.001)
+
+
 async def torrent(scope, receive, send):
     await accept(send)
-    told = Path(os.environ["TORRENT"])
     pieces = 0
     try:
         while True:
             await say(send, NOISE[:65536])
             pieces += 1
-            told.write_text(f"{pieces}")
     except OSError as error:
-        told.write_text(f"{pieces} {type(error).__name__}")
+        Path(os.environ["TORRENTS"], scope["query_string"].decode()).write_text(f"{pieces} {type(error).__name__}")
 
 
 WAYS = {
@@ -142,5 +150,6 @@ WAYS = {
     "/source": source,
     "/refused": refused,
     "/deaf": deaf,
+    "/drowsy": drowsy,
     "/torrent": torrent,
 }
