@@ -6,6 +6,7 @@ has then read what came before, gets each alone.
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from tests.conformance.wire import pieces
 from tests.process.servers import Served
 from tests.websocket.battery import CASES, HELLO, MAX_SIZE, NO_CODE, Case
 from tests.websocket.frames import APPS, CLOSE, TEXT, Frame, WebSocket, close, frame, handshake
+from tests.websocket.openings import OPENINGS, Opening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +86,24 @@ def test_messages_and_close_are_as_expected(server: Served, canary: WebSocket, c
             assert client.message() == Frame(CLOSE, b"\x03\xe8enough")
         # RFC 6455 7.1.1: the server closes first.
         assert client.rest() == b""
+
+
+@pytest.mark.parametrize("opening", OPENINGS, ids=lambda opening: opening.name)
+def test_a_handshake_is_answered_as_it_must_be(server: Served, canary: WebSocket, choice: str, opening: Opening):
+    with server.connect() as client:
+        client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces(opening.sends, CHOICES[choice][1]):
+            client.send(piece)
+            if "whole" not in choice:
+                canary.alive()
+
+        response = client.head()
+
+        assert response.status in opening.statuses, response
+        assert {name: response.headers.get(name, "") for name, _ in opening.fields} == dict(opening.fields)
+        if response.status == 101:
+            client.send(HELLO)
+            assert client.peek(7) == b"\x81\x05hello"
 
 
 def test_frames_behind_the_handshake_in_one_packet_are_not_lost(server: Served):
