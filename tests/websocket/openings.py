@@ -47,7 +47,7 @@ OPENINGS = [
         sec_websocket_protocol="chat, chat.v2",
     ),
     good("an extension that nobody knows", "6455 9.1", NO_EXTENSION, sec_websocket_extensions="x-turbo; level=9"),
-    good("compression with an unknown parameter", "7692 7.1", NO_EXTENSION, sec_websocket_extensions=f"{DEFLATE}; turbo"),
+    good("compression with a strange word", "7692 7.1", NO_EXTENSION, sec_websocket_extensions=f"{DEFLATE}; turbo"),
     good("compression with a parameter twice", "7692 7.1", NO_EXTENSION,
          sec_websocket_extensions=f"{DEFLATE}; server_no_context_takeover; server_no_context_takeover"),
     good("compression with a window too small", "7692 7.1.2.1", NO_EXTENSION,
