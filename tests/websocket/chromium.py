@@ -52,6 +52,9 @@ def program() -> str | None:
 
 
 class Chromium:
+    def __init__(self) -> None:
+        self._log: threading.Thread | None = None
+
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             directory = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
@@ -103,7 +106,8 @@ class Chromium:
         for line in pipe:
             said += line
             if address := re.match(rb"DevTools listening on (ws://\S+)", line):
-                threading.Thread(target=lambda: list(pipe), name="log of the browser", daemon=True).start()
+                self._log = threading.Thread(target=pipe.readlines, name="log of the browser", daemon=True)
+                self._log.start()
                 return address[1].decode()
         raise Trouble(f"{program()} ended with {self._process.wait()}: {said.decode(errors='replace')}")
 
@@ -112,6 +116,10 @@ class Chromium:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        assert self._process.stderr is not None
+        if self._log is not None:
+            self._log.join()
+        self._process.stderr.close()
 
 
 class Page:
