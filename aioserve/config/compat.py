@@ -117,8 +117,7 @@ REFUSED = {refused.name: refused for refused in _TABLE}
 
 # Values that other servers or later versions know, by the path of the setting.
 REFUSED_VALUES = {
-    ("process.accept", "threads"): "is not in this version; use shared, reuseport or single",
-    ("process.accept", "dispatch"): "is not in this version; use shared, reuseport or single",
+    ("process.accept", "threads"): "is not in this version; use shared, reuseport, dispatch or single",
     ("process.loop", "zuvloop"): "is not supported; use uvloop, or auto",
     ("http.parser", "zttp"): "is not supported; use httptools, h11 or auto",
     **{("ws.mode", name): _WS for name in ("websockets", "websockets-sansio", "wsproto")},

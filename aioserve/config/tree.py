@@ -129,9 +129,10 @@ class Process:
         ),
     ] = 1
     accept: Annotated[
-        Literal["shared", "single", "reuseport"],
+        Literal["shared", "single", "reuseport", "dispatch"],
         Doc(
             "shared: all workers accept from one socket; reuseport: each has its own, the kernel balances; "
+            "dispatch: a process accepts and gives each connection to the worker with the fewest; "
             "single: one process, no supervisor",
             flag="accept",
             restart=True,

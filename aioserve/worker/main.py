@@ -26,7 +26,7 @@ from aioserve.worker.stacks import Stacks, watch_for_faults
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Source
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.worker.applications import Applications
@@ -49,7 +49,7 @@ class Reporter(Protocol):
 
 def run_worker(
     config: Config,
-    listeners: Sequence[Listener],
+    listeners: Sequence[Source],
     *,
     row: Row,
     reporter: Reporter,
@@ -88,7 +88,7 @@ def run_worker(
 
 
 def run_single(
-    config: Config, listeners: Sequence[Listener], *, on_ready: Callable[[], None], on_stop: Callable[[], None]
+    config: Config, listeners: Sequence[Source], *, on_ready: Callable[[], None], on_stop: Callable[[], None]
 ) -> int:
     """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status."""
     early = Early()
@@ -124,7 +124,7 @@ def run_single(
 
 def _run(
     config: Config,
-    listeners: Sequence[Listener],
+    listeners: Sequence[Source],
     *,
     row: Row | None,
     prepare: Callable[[asyncio.AbstractEventLoop, Stop], None],

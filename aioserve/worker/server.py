@@ -24,7 +24,9 @@ from aioserve.http.forwarded import TrustedProxies, rewrite
 from aioserve.http.parser import ParserPool
 from aioserve.http.server_fields import ServerFields
 from aioserve.observe.scoreboard import (
+    ACCEPTING,
     CONNECTIONS,
+    CONNECTIONS_LIMIT,
     CONNECTIONS_TOTAL,
     HEARTBEAT_NS,
     LAG_NS,
@@ -51,7 +53,7 @@ from aioserve.worker.websocket import WebSocket
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Listener, Source
     from aioserve.errors import RequestError
     from aioserve.observe.access import Exchange, Session
     from aioserve.types import Address, Message, Scope
@@ -242,11 +244,12 @@ class Server:
 
     # What the worker calls.
 
-    async def start(self, listeners: Sequence[Listener], *, backlog: int) -> None:
+    async def start(self, listeners: Sequence[Source], *, backlog: int) -> None:
         """Accept and serve. Returns once the listeners are registered with the loop."""
         self._beat_due = self.loop.time()
         self._tick()
-        self._gate = Gate(self.loop, listeners, _protocol(self), backlog=backlog)
+        self._cells[CONNECTIONS_LIMIT] = self.connection_limit
+        self._gate = Gate(self.loop, listeners, _protocol(self), backlog=backlog, tell=self._say_accepting)
         await self._gate.open()
         self._cells[PHASE] = Phase.READY
 
@@ -312,6 +315,9 @@ class Server:
             log.warning("fewer than %d descriptors are free: accepting pauses until there are more", self._room)
             gate.pause()
         self._resume_accepting()
+
+    def _say_accepting(self, accepting: bool) -> None:
+        self._cells[ACCEPTING] = accepting
 
     def _look_for_quiet(self) -> None:
         if not self.connections and not self._tasks:
