@@ -4,7 +4,8 @@ Public are the names in ``__all__`` and nothing else.
 
 The package, from the top down; imports point down only:
 
-    cli        the command line                      boot       puts the parts together
+    commands   which command it is                   cli, cli_tune  the command lines
+    boot       puts the parts together               tune       measures accept patterns on the application
     embed      serve() in a running loop, run()      testing    a real server inside a test
     supervise  from a configuration to a master      surroundings, system  user, limits, pid file, hooks
     master     supervises: machine and its parts decide, shell and hands fork and kill
@@ -21,7 +22,8 @@ started by one start or reload; a *rollout* replaces workers slot by slot, the s
 master that takes over the sockets; to *drain* is to finish what has begun and take nothing new; to *pause* is to accept
 no more for a while; a *listener* is a socket that accepts, the *backlog* its queue in the kernel; a *cycle* is one
 request and its response; a *head* is a start line and its fields; a *peer* is whoever is at the other end of the
-connection, the *client* whoever the request comes from.
+connection, the *client* whoever the request comes from; a *dispatcher* is a process that accepts for all workers, and a
+*feed* the pair of sockets through which it passes connections to a slot.
 """
 
 from aioserve.errors import BindError, BootError, ClientDisconnected, ConfigError

@@ -52,14 +52,14 @@ class Listener:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Channel:
+class Feed:
     """Where connections come from that a dispatcher has accepted (``aioserve.accept.passing``)."""
 
     sock: socket.socket
     listeners: Sequence[Listener]  # whose connections they are: each comes with its index here
 
 
-Source: TypeAlias = Listener | Channel
+Source: TypeAlias = Listener | Feed
 
 
 class Reporter(Protocol):

@@ -39,6 +39,10 @@ class Mistakes:
         self.lines.append(f"{place}: {shown if len(shown) <= 100 else shown[:100] + '...'} {message}")
 
 
+#: What there is if nobody has said anything.
+_ONE_WORKER = Given(1, "", Layer.FILE)
+
+
 def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple[dict[str, Given], list[str]]:
     """The values that remain, and notes for the operator; mistakes go to ``found``."""
     settled = _one_way_to_listen(given, found)
@@ -60,6 +64,10 @@ def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple
     if need_app and not any(path in settled and settled[path].value != "" for path in ("app.target", "app.mount")):
         found.lines.append("APP: missing; name the application as module:attribute, such as main:app")
     notes += _useless_without_a_master(settled)
+    if _value(settled, "process.accept") == "dispatch" and settled.get("process.workers", _ONE_WORKER).value == 1:
+        notes.append(
+            f"{settled['process.accept'].place} dispatch only costs with one worker; use shared, or --workers N"
+        )
     if _value(settled, "limit.max_requests_jitter") and not _value(settled, "limit.max_requests"):
         notes.append(f"{settled['limit.max_requests_jitter'].place} has no effect without --limit-max-requests")
     if _value(settled, "reload.enabled"):

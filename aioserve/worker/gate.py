@@ -7,7 +7,7 @@ process's copy when it closes. A *door* is one listener that is being accepted f
 - Under any other loop the gate accepts by itself, one connection per turn. asyncio's listener takes as many as the
   backlog in one go, whatever the limit on connections, and drops those that it has taken when it is closed in the same
   turn ("Error on transport creation for incoming connection").
-- Where a dispatcher accepts, connections come through a channel, one message per turn (``aioserve.accept.passing``).
+- Where a dispatcher accepts, connections come through a feed, one message per turn (``aioserve.accept.passing``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from aioserve.accept import passing
-from aioserve.accept.base import Channel
+from aioserve.accept.base import Feed
 from aioserve.accept.sockets import BROKEN, NO_ROOM_SECONDS
 from aioserve.worker.loops import loop_name
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("aioserve")
 
-#: How long a channel has to be quiet, in seconds, before a worker that leaves believes that nothing comes any more.
-#: Mostly it need not wait, because the dispatcher has left and the channel is at its end.
+#: How long a feed has to be quiet, in seconds, before a worker that leaves believes that nothing comes any more.
+#: Mostly it need not wait, because the dispatcher has left and the feed is at its end.
 QUIET: Final = 0.1
 
 
@@ -175,16 +175,16 @@ class Gate:
 
     async def _empty(self, source: Source) -> int:
         match source:
-            case Channel():
+            case Feed():
                 return await self._take_passed(source)
             case _:
                 return self._take(source)
 
-    async def _take_passed(self, channel: Channel) -> int:
+    async def _take_passed(self, feed: Feed) -> int:
         """Take all that waits and what is on its way; how many that were. Within the same bounds."""
         taken, last = 0, self._loop.time()
         while taken < 2 * self._backlog and self._loop.time() - last < QUIET:
-            count = self.take_message(channel)
+            count = self.take_message(feed)
             if count is None:
                 break
             if count:
@@ -218,16 +218,16 @@ class Gate:
         self.take(listener, sock)
         return True
 
-    def take_message(self, channel: Channel) -> int | None:
+    def take_message(self, feed: Feed) -> int | None:
         """Serve the connections of the next message; how many, and None if there will never be one again."""
-        message = passing.receive(channel.sock)
+        message = passing.receive(feed.sock)
         if message is None:
             return 0
         origins, descriptors = message
         if not origins:
             return None
         for index, descriptor in zip(origins, descriptors, strict=False):
-            listener = channel.listeners[index]
+            listener = feed.listeners[index]
             like = listener.sock
             sock = socket.socket(like.family, like.type, like.proto, fileno=descriptor)
             sock.setblocking(False)
@@ -249,7 +249,7 @@ class Gate:
             sock.close()
 
     async def _open_door(self, listener: Source) -> Door:
-        if isinstance(listener, Channel):
+        if isinstance(listener, Feed):
             return _Fed(self._loop, self, listener)
         if loop_name(self._loop) != "uvloop":
             listener.sock.listen(self._backlog)
@@ -298,22 +298,22 @@ class _Polled:
 class _Fed:
     """A door at which a dispatcher leaves what it has accepted."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, channel: Channel) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, feed: Feed) -> None:
         self._loop: Final = loop
         self._gate: Final = gate
-        self._channel: Final = channel
-        loop.add_reader(channel.sock, self._readable)
+        self._feed: Final = feed
+        loop.add_reader(feed.sock, self._readable)
         # It may have been waiting for somebody who takes. With nobody there, there is nobody to be told.
         with suppress(OSError):
-            channel.sock.send(passing.AWAKE)
+            feed.sock.send(passing.AWAKE)
 
     def close(self) -> None:
-        self._loop.remove_reader(self._channel.sock)
+        self._loop.remove_reader(self._feed.sock)
 
     def _readable(self) -> None:
         if self._gate.is_short():
             self._gate.pause()  # until the server's next beat, or until a connection has closed
-        elif self._gate.take_message(self._channel) is None:
+        elif self._gate.take_message(self._feed) is None:
             self.close()  # dispatcher and master have gone, and the worker is about to notice
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from aioserve.errors import BootError
 from aioserve.observe.access import open_access_log
+from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
 from aioserve.worker.assemble import assemble
 from aioserve.worker.early import Early, StoppedEarly
@@ -21,7 +22,7 @@ from aioserve.worker.loops import new_loop
 from aioserve.worker.recycling import Recycling
 from aioserve.worker.serving import Stop, serve_until_stopped
 from aioserve.worker.settings import Settings
-from aioserve.worker.stacks import Stacks, watch_for_faults
+from aioserve.worker.stacks import Stacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +89,12 @@ def run_worker(
 
 
 def run_single(
-    config: Config, listeners: Sequence[Source], *, on_ready: Callable[[], None], on_stop: Callable[[], None]
+    config: Config,
+    listeners: Sequence[Source],
+    *,
+    row: Row | None,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None],
 ) -> int:
     """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status."""
     early = Early()
@@ -111,7 +117,7 @@ def run_single(
 
     try:
         with early:
-            _run(config, listeners, row=None, prepare=prepare, on_ready=on_ready)
+            _run(config, listeners, row=row, prepare=prepare, on_ready=on_ready)
     except StoppedEarly:
         log.info("%s", early.why)
     except BootError as error:

@@ -142,6 +142,14 @@ def test_what_a_master_does_is_noted_without_one(name):
     )
 
 
+def test_a_dispatcher_for_one_worker_is_noted():
+    note = "--accept dispatch only costs with one worker; use shared, or --workers N"
+    assert loaded({"accept": "dispatch"}).notes == (note,)
+    assert loaded({"accept": "dispatch", "workers": "1"}).notes == (note,)
+    assert loaded({"accept": "dispatch", "workers": "2"}).notes == ()
+    assert loaded({"accept": "dispatch", "workers": "auto"}).notes == ()
+
+
 def test_a_limit_that_breakpoints_would_run_into_is_noted_under_reload():
     assert loaded({"reload": True, "timeout_worker": "5s"}).notes == (
         "--timeout-worker has no effect with --reload: a breakpoint stops the loop, too",
