@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tests.bench import idle, machine
-from tests.bench.__main__ import _names, rotated, say
+from tests.bench.__main__ import names, rotated, say
 from tests.bench.servers import Running, ServerError
 from tests.bench.websocket import report
 from tests.bench.websocket.crowd import CROWDS
@@ -53,8 +53,8 @@ def parse(argv):
     parser = argparse.ArgumentParser(prog="python -m tests.bench.websocket", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="of each visit")
-    parser.add_argument("--servers", type=_names(SOCKET_PEERS), default=list(SOCKET_PEERS), metavar="A,B")
-    parser.add_argument("--workloads", type=_names(workloads), default=workloads, metavar="X,Y")
+    parser.add_argument("--servers", type=names(SOCKET_PEERS), default=list(SOCKET_PEERS), metavar="A,B")
+    parser.add_argument("--workloads", type=names(workloads), default=workloads, metavar="X,Y")
     parser.add_argument("--base", choices=SOCKET_PEERS, default="uvicorn")
     parser.add_argument("--server-core", type=int, default=cores[0])
     parser.add_argument("--client-core", type=int, default=cores[-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench.report import _cell, _footnotes, _markdown, _speed, _unrest, summarize
+from tests.bench.report import cell_text, footnotes, markdown, speed, unrest, summarize
 from tests.bench.websocket.crowd import CROWDS
 from tests.bench.websocket.load import WORKLOADS
 
@@ -21,16 +21,16 @@ def render(results):
     rows = [
         [
             name if version is None else f"{name} {version}",
-            *(_cell(cells.get((workload, name)), _speed) for workload in workloads),
+            *(cell_text(cells.get((workload, name)), speed) for workload in workloads),
             *(
-                _cell(cells.get((crowd, name)), lambda cell: f"{cell['kib_per_connection']:.1f} KiB")
+                cell_text(cells.get((crowd, name)), lambda cell: f"{cell['kib_per_connection']:.1f} KiB")
                 for crowd in crowds
             ),
         ]
         for name in settings["servers"]
         for version in [results["versions"].get(name)]
     ]
-    return "\n".join([caption(results), "", *_markdown(header, rows), *_footnotes(cells)])
+    return "\n".join([caption(results), "", *markdown(header, rows), *footnotes(cells)])
 
 
 def details(results):
@@ -41,12 +41,12 @@ def details(results):
         rows = [
             [
                 server,
-                _cell(cell, lambda c: f"{c['requests_per_second']:,.0f}"),
-                _cell(cell, lambda c: f"{c['ratio']:.2f} ({c['ratio_low']:.2f}-{c['ratio_high']:.2f})"),
-                _cell(cell, lambda c: f"{c['cpu_us_per_request']:.1f}"),
-                _cell(cell, lambda c: f"{c['pss_kib'] / 1024:.1f}"),
-                _cell(cell, lambda c: f"{c['server_busy']:.0%} / {c['client_busy']:.0%}"),
-                _cell(cell, lambda c: f"{c['others_on_server_core']:.0%} / {c['others_on_client_core']:.0%}"),
+                cell_text(cell, lambda c: f"{c['requests_per_second']:,.0f}"),
+                cell_text(cell, lambda c: f"{c['ratio']:.2f} ({c['ratio_low']:.2f}-{c['ratio_high']:.2f})"),
+                cell_text(cell, lambda c: f"{c['cpu_us_per_request']:.1f}"),
+                cell_text(cell, lambda c: f"{c['pss_kib'] / 1024:.1f}"),
+                cell_text(cell, lambda c: f"{c['server_busy']:.0%} / {c['client_busy']:.0%}"),
+                cell_text(cell, lambda c: f"{c['others_on_server_core']:.0%} / {c['others_on_client_core']:.0%}"),
             ]
             for server in results["settings"]["servers"]
             if (cell := cells.get((name, server)))
@@ -54,22 +54,22 @@ def details(results):
         if rows:
             base = f"x {results['settings']['base']}"
             header = ["", "messages/s", base, "CPU us", "PSS MiB", "busy: server / client", "others on their cores"]
-            parts += ["", f"### {workload.title}, {workload.connections} connections", "", *_markdown(header, rows)]
+            parts += ["", f"### {workload.title}, {workload.connections} connections", "", *markdown(header, rows)]
     for name, (title, _) in CROWDS.items():
         rows = [
             [
                 server,
-                _cell(cell, lambda c: f"{c['kib_per_connection']:.2f}"),
-                _cell(cell, lambda c: f"{c['pss_before_kib'] / 1024:.1f}"),
-                _cell(cell, lambda c: f"{c['pss_after_kib'] / 1024:.1f}"),
+                cell_text(cell, lambda c: f"{c['kib_per_connection']:.2f}"),
+                cell_text(cell, lambda c: f"{c['pss_before_kib'] / 1024:.1f}"),
+                cell_text(cell, lambda c: f"{c['pss_after_kib'] / 1024:.1f}"),
             ]
             for server in results["settings"]["servers"]
             if (cell := cells.get((name, server)))
         ]
         if rows:
             parts += ["", f"### {results['settings']['idle_connections']} idle WebSockets, {title}", ""]
-            parts += _markdown(["", "KiB each", "PSS MiB without", "PSS MiB with"], rows)
-    return "\n".join([*parts, *_footnotes(cells)])
+            parts += markdown(["", "KiB each", "PSS MiB without", "PSS MiB with"], rows)
+    return "\n".join([*parts, *footnotes(cells)])
 
 
 def caption(results):
@@ -81,5 +81,5 @@ def caption(results):
         f" {settings['seconds']:g} s. One worker on one core, the client on another; {machine['cpu']},"
         f" {machine['kernel']}, {versions['python']}, uvloop {versions['uvloop']}, websockets {versions['websockets']},"
         f" commit {results['commit'][:9]}{' with changes' if results['dirty'] else ''}, {results['date'][:10]}."
-        f"{_unrest(results['visits'])}"
+        f"{unrest(results['visits'])}"
     )
