@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench.report import cell_text, footnotes, markdown, speed, unrest, summarize
+from tests.bench.report import cell_text, footnotes, markdown, speed, summarize, unrest
 from tests.bench.websocket.crowd import CROWDS
 from tests.bench.websocket.load import WORKLOADS
 
