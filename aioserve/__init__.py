@@ -4,7 +4,8 @@ Public are the names in ``__all__`` and nothing else.
 
 The package, from the top down; imports point down only:
 
-    cli        the command line                      boot       puts the parts together
+    commands   which command it is                   cli, cli_tune  the command lines
+    boot       puts the parts together               tune       measures accept patterns on the application
     embed      serve() in a running loop, run()      testing    a real server inside a test
     supervise  from a configuration to a master      surroundings, system  user, limits, pid file, hooks
     master     supervises: machine and its parts decide, shell and hands fork and kill

@@ -76,6 +76,8 @@ class Start:
     identity: Identity | None = None
     pid_file: PidFile | None = None
     predecessor: Predecessor | None = None
+    #: One that somebody outside reads, with room enough; None: it makes its own.
+    scoreboard: Scoreboard | None = None
 
 
 def supervise(config: Config, acceptor: Acceptor, start: Start) -> int:
@@ -108,7 +110,7 @@ class _Server:
             specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
         if self._acceptor.dispatcher is not None:
             specs.append(RoleSpec(role=Role.DISPATCHER, slots=1, reloads=True, required=True, leads=True))
-        scoreboard = Scoreboard(sum(spec.room for spec in specs))
+        scoreboard = start.scoreboard or Scoreboard(sum(spec.room for spec in specs))
         self._workers = [[scoreboard.row(slot, seat) for seat in range(SEATS)] for slot in range(specs[0].room)]
         first = self._generation(config)
         run_hook(self._hooks, "on_master_start")

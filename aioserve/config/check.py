@@ -51,6 +51,13 @@ def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple
     _no_doubles(settled, found)
     _nothing_loaded_too_early(settled, found)
     _limits_of_mounts(settled, found, need_app=need_app)
+    if _value(settled, "ws.mode") == "none":
+        place = settled["ws.mode"].place
+        notes += [
+            f"{settled[path].place} has no effect with none ({place})"
+            for path in settled
+            if path.startswith("ws.") and path != "ws.mode"
+        ]
     protocol, speakers = settled.get("proxy.protocol"), settled.get("proxy.protocol_from")
     if speakers is not None and (protocol is None or protocol.value == "off"):
         notes.append(f"{speakers.place} has no effect without --proxy-protocol")

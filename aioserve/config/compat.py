@@ -123,10 +123,7 @@ REFUSED_VALUES = {
     **{("ws.mode", name): _WS for name in ("websockets", "websockets-sansio", "wsproto")},
     # In the place of APP: the commands of a later version.
     ("app.target", "ctl"): "is not in this version; signal the master instead (HUP reloads, TERM drains and stops)",
-    (
-        "app.target",
-        "tune",
-    ): "is not in this version; compare --accept shared and --reuseport under load with wrk or oha",
+    ("app.target", "tune"): "is a command, which comes first: aioserve tune APP",
 }
 
 

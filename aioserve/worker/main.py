@@ -89,7 +89,12 @@ def run_worker(
 
 
 def run_single(
-    config: Config, listeners: Sequence[Source], *, on_ready: Callable[[], None], on_stop: Callable[[], None]
+    config: Config,
+    listeners: Sequence[Source],
+    *,
+    row: Row | None,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None],
 ) -> int:
     """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status."""
     early = Early()
@@ -112,7 +117,7 @@ def run_single(
 
     try:
         with early:
-            _run(config, listeners, row=None, prepare=prepare, on_ready=on_ready)
+            _run(config, listeners, row=row, prepare=prepare, on_ready=on_ready)
     except StoppedEarly:
         log.info("%s", early.why)
     except BootError as error:

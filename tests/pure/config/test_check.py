@@ -156,6 +156,11 @@ def test_a_limit_that_breakpoints_would_run_into_is_noted_under_reload():
     )
 
 
+def test_limits_of_websockets_that_are_not_served_are_noted():
+    assert loaded({"ws": "auto", "ws_max_queue": "5"}).notes == ()
+    assert loaded({"ws": "none", "ws_max_queue": "5"}).notes == ("--ws-max-queue has no effect with none (--ws)",)
+
+
 def test_jitter_of_nothing_is_noted():
     assert loaded({"limit_max_requests_jitter": "5", "limit_max_requests": "9"}).notes == ()
     assert loaded({"limit_max_requests_jitter": "5"}).notes == (
