@@ -20,10 +20,12 @@ Words, used for one thing each: a *worker* is a process that serves; a *slot* is
 after another holds; a *seat* is one of the two rows that a slot has on the *scoreboard*; a *generation* is all workers
 started by one start or reload; a *rollout* replaces workers slot by slot, the successor first; the *heir* is a new
 master that takes over the sockets; to *drain* is to finish what has begun and take nothing new; to *pause* is to accept
-no more for a while; a *listener* is a socket that accepts, the *backlog* its queue in the kernel; a *cycle* is one
-request and its response; a *head* is a start line and its fields; a *peer* is whoever is at the other end of the
-connection, the *client* whoever the request comes from; a *dispatcher* is a process that accepts for all workers, and a
-*feed* the pair of sockets through which it passes connections to a slot.
+no more for a while; a *listener* is a socket that accepts, the *backlog* its queue in the kernel; a *dispatcher* is a
+process that accepts for all workers, and a *feed* the pair of sockets by which it passes connections to a slot; the
+*siblings* of a worker are those of the other slots, and one that lets connections wait is *late*; a *door* is what a
+worker accepts from: its own listener, a sibling's, or a feed; a *cycle* is one request and its response; a *head* is a
+start line and its fields; a *peer* is whoever is at the other end of the connection, the *client* whoever the request
+comes from.
 """
 
 from aioserve.errors import BindError, BootError, ClientDisconnected, ConfigError

@@ -167,7 +167,7 @@ def choose_acceptor(
         if not {FdAddress(one.fd), NamedAddress(one.name)} & set(addresses):
             log.warning("%s was passed in and no address names it: its clients wait in vain", one)
     if config.process.accept == "reuseport":
-        return ReusePort(addresses, config.process.workers, options)
+        return ReusePort(addresses, config.process.workers, options, lends=config.process.steal != "off")
     if config.process.accept == "dispatch":
         return Dispatch(addresses, config.process.workers, options)
     return Shared(addresses, options)

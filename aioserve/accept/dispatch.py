@@ -25,7 +25,7 @@ from aioserve.accept.shared import Shared
 from aioserve.errors import BindError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aioserve.accept.base import Inherited, Listener, Reporter
     from aioserve.accept.sockets import SocketOptions
@@ -80,6 +80,9 @@ class Dispatch:
 
     def listeners(self, slot: int) -> list[Feed]:
         return [Feed(sock=self._feeds[slot][1], listeners=self._listeners)]
+
+    def queues(self) -> Mapping[int, Sequence[Listener]]:
+        return {}
 
     def keep_only(self, slot: int | None) -> None:
         for other, (out, back) in self._feeds.items():

@@ -68,6 +68,8 @@ def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple
         notes.append(
             f"{settled['process.accept'].place} dispatch only costs with one worker; use shared, or --workers N"
         )
+    if "process.steal" in settled and _value(settled, "process.accept") != "reuseport":
+        notes.append(f"{settled['process.steal'].place} has no effect without --reuseport")
     if _value(settled, "limit.max_requests_jitter") and not _value(settled, "limit.max_requests"):
         notes.append(f"{settled['limit.max_requests_jitter'].place} has no effect without --limit-max-requests")
     if _value(settled, "reload.enabled"):

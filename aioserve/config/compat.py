@@ -110,7 +110,6 @@ _TABLE = (
     Refused("offload_workers", _OFFLOAD),
     Refused("offload_engine", _OFFLOAD),
     Refused("offload_max_tasks", _OFFLOAD),
-    Refused("steal", "is not in this version; --accept shared never lets a connection wait for a busy worker"),
 )
 
 REFUSED = {refused.name: refused for refused in _TABLE}

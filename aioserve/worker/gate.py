@@ -24,14 +24,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from aioserve.accept import passing
-from aioserve.accept.base import Feed
-from aioserve.accept.sockets import BROKEN, NO_ROOM_SECONDS
+from aioserve.accept.base import Feed, Listener
+from aioserve.accept.sockets import BROKEN, NO_ROOM_SECONDS, queue_length
 from aioserve.worker.loops import loop_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aioserve.accept.base import Listener, Source
+    from aioserve.accept.base import Source
+    from aioserve.worker.stealing import Stealing
 
     Connect = Callable[[Listener], asyncio.BaseProtocol]
 
@@ -40,6 +41,11 @@ log = logging.getLogger("aioserve")
 #: How long a feed has to be quiet, in seconds, before a worker that leaves believes that nothing comes any more.
 #: Mostly it need not wait, because the dispatcher has left and the feed is at its end.
 QUIET: Final = 0.1
+
+
+def nobody(_slot: int) -> bool:
+    """Has left."""
+    return False
 
 
 class Door(Protocol):
@@ -75,7 +81,10 @@ class Gate:
         self._wanted = False
         self._closed = False
         self._changing: asyncio.Task[None] | None = None
+        self._opening = False
         self._adopting: Final[set[asyncio.Task[None]]] = set()
+        #: Accepts for siblings, whenever this gate accepts for itself.
+        self.stealing: Stealing | None = None
         for listener in listeners:
             listener.sock.setblocking(False)  # the standard library's signature
 
@@ -85,12 +94,17 @@ class Gate:
 
     async def open(self) -> None:
         """Accept until ``pause`` or ``close``. Connections that came before wait in the kernel's queue."""
-        self._wanted = True
+        self._wanted = self._opening = True
         self._tell(True)
-        for listener in self._listeners:
-            if not self._wanted:
-                break
-            self._doors.append(await self._open_door(listener))
+        try:
+            for listener in self._listeners:
+                if not self._wanted:
+                    break
+                self._doors.append(await self._open_door(listener))
+        finally:
+            self._opening = False
+        if self._wanted and self.stealing is not None:
+            self.stealing.open(self._loop, self.adopt)
 
     def pause(self) -> None:
         """Accept no more; the kernel goes on queueing, up to the backlog."""
@@ -99,6 +113,8 @@ class Gate:
         for door in self._doors:
             door.close()
         self._doors.clear()
+        if self.stealing is not None:
+            self.stealing.pause()
 
     def resume(self) -> None:
         """Accept again after ``pause``."""
@@ -112,6 +128,19 @@ class Gate:
         except OSError as error:
             self.pause()
             log.error("the listeners cannot be opened again yet: %s", error.strerror)  # noqa: TRY400
+
+    def use(self, make: Callable[[Listener], Door]) -> bool:
+        """Accept at doors of another kind until the next pause; False if that cannot be now."""
+        if not self._doors or self._opening:
+            return False
+        for door in self._doors:
+            door.close()
+        self._doors[:] = [make(source) for source in self._listeners if isinstance(source, Listener)]
+        return True
+
+    def waiting(self) -> int:
+        """How many connections wait in the kernel's queues."""
+        return 0 if self._closed else sum(queue_length(listener.sock) for listener in self._listeners)
 
     def is_short(self) -> bool:
         """Whether a message may bring more descriptors than are free: the kernel would close those without a place.
@@ -148,12 +177,12 @@ class Gate:
                 os.close(descriptor)
         return True
 
-    async def close(self, *, take_queue: bool) -> None:
+    async def close(self, *, take_queue: bool, last: Callable[[int], bool] = nobody) -> None:
         """Accept no more, for good, and close this process's copies of the sockets.
 
         ``take_queue``: first serve what waits in the kernel's queues. When the last copy of a listening socket is
         closed, the kernel resets what nobody has accepted; as long as one is open, it goes on taking connections,
-        and nobody ever looks at them.
+        and nobody ever looks at them. ``last`` says of a sibling's slot whether that sibling has left before us.
         """
         self._closed = True
         if self._changing is not None:
@@ -166,6 +195,8 @@ class Gate:
             if take_queue:
                 taken += await self._empty(listener)
             listener.sock.close()
+        if self.stealing is not None:
+            taken += self.stealing.close(last if take_queue else nobody, self._take)
         if taken:
             log.info("%d connections that waited to be accepted are served before the end", taken)
         while self._adopting:
@@ -253,7 +284,7 @@ class Gate:
             return _Fed(self._loop, self, listener)
         if loop_name(self._loop) != "uvloop":
             listener.sock.listen(self._backlog)
-            return _Polled(self._loop, self, listener)
+            return PolledDoor(self._loop, listener, self.adopt)
         factory = functools.partial(self._connect, listener)
         sock = listener.sock.dup()
         # Both calls listen() again, with a default of 100 that would shrink the queue for every worker that shares it.
@@ -267,13 +298,23 @@ class Gate:
 
 
 @final
-class _Polled:
-    """A door of a loop whose own listener is not good enough."""
+class PolledDoor:
+    """A door at which ``accept`` is called when something has come: once each time, so that others get their turn.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, listener: Listener) -> None:
+    ``ended`` is asked whether an error is the end of the listener; by then the door has been closed.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: Listener,
+        accept: Callable[[Listener], object],
+        ended: Callable[[OSError], bool] | None = None,
+    ) -> None:
         self._loop: Final = loop
-        self._gate: Final = gate
         self._listener: Final = listener
+        self._accept: Final = accept
+        self._ended: Final = ended
         self._again: asyncio.TimerHandle | None = None
         self._open()
 
@@ -287,8 +328,10 @@ class _Polled:
 
     def _readable(self) -> None:
         try:
-            self._gate.adopt(self._listener)
+            self._accept(self._listener)
         except OSError as error:
+            if self._ended is not None and self._ended(error):
+                return
             log.error("no connection can be accepted for %g s: %s", NO_ROOM_SECONDS, error.strerror)  # noqa: TRY400
             self._loop.remove_reader(self._listener.sock)
             self._again = self._loop.call_later(NO_ROOM_SECONDS, self._open)

@@ -17,6 +17,7 @@ from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
 from aioserve.worker.assemble import assemble
 from aioserve.worker.early import Early, StoppedEarly
+from aioserve.worker.gate import nobody
 from aioserve.worker.lag import LagWatch
 from aioserve.worker.loops import new_loop
 from aioserve.worker.recycling import Recycling
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aioserve.accept.base import Source
+    from aioserve.accept.orders import Order
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.worker.applications import Applications
+    from aioserve.worker.evenness import Balance
     from aioserve.worker.server import Server
+    from aioserve.worker.stealing import Stealing
 
 log = logging.getLogger("aioserve")
 
@@ -40,11 +44,12 @@ CLEAN, APPLICATION = 0, 3
 
 
 class Reporter(Protocol):
-    """Where a worker says how far it is. Its descriptor reads end-of-file when nobody listens any more."""
+    """Where a worker says how far it is, and hears orders; its descriptor is readable when there is one."""
 
     def ready(self) -> None: ...
     def failed(self, message: str, detail: str = "") -> None: ...
     def recycle(self, reason: str) -> None: ...
+    def hear(self) -> tuple[list[Order], bool]: ...
     def fileno(self) -> int: ...
 
 
@@ -55,22 +60,35 @@ def run_worker(
     row: Row,
     reporter: Reporter,
     applications: Applications | None = None,
+    stealing: Stealing | None = None,
+    has_left: Callable[[int], bool] = nobody,
+    balance: Balance | None = None,
 ) -> int:
     """Serve until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status.
 
-    ``applications`` are those that the master has imported; without them the worker does that itself.
+    ``applications`` are those that the master has imported; without them the worker does that itself. ``stealing``
+    has the siblings' sockets, if there are any to be accepted from; ``has_left`` says whether a sibling serves no more.
+    ``balance`` is for workers that accept from the same sockets.
     """
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
-        def master_gone() -> None:
-            loop.remove_reader(reporter.fileno())
-            log.error("the master has gone: draining")
-            stop.gracefully()
+        def hear() -> None:
+            orders, is_there = reporter.hear()
+            if stealing is not None:
+                for order in orders:
+                    stealing.obey(order)
+            if not is_there:
+                loop.remove_reader(reporter.fileno())
+                log.error("the master has gone: draining")
+                stop.gracefully()
 
-        loop.add_reader(reporter.fileno(), master_gone)
+        loop.add_reader(reporter.fileno(), hear)
         # Not "the second one is quick": systemd and container runtimes send TERM to every process of a group, on top
         # of the master's. The master says QUIT when it means it.
         loop.add_signal_handler(signal.SIGTERM, stop.gracefully)
+
+    def on_server(server: Server) -> None:
+        server.stealing, server.has_left, server.balance = stealing, has_left, balance
 
     try:
         _run(
@@ -81,6 +99,7 @@ def run_worker(
             on_ready=reporter.ready,
             applications=applications,
             recycle=reporter.recycle,
+            then=on_server,
         )
     except BootError as error:
         reporter.failed(str(error), error.detail)
@@ -137,6 +156,7 @@ def _run(
     on_ready: Callable[[], None],
     applications: Applications | None = None,
     recycle: Callable[[str], None] | None = None,
+    then: Callable[[Server], None] | None = None,
 ) -> None:
     watch_for_faults()
     assembled = applications or assemble(config)
@@ -158,6 +178,8 @@ def _run(
 
         def on_server(server: Server) -> None:
             stacks.server = server
+            if then is not None:
+                then(server)
             server.at_beats.append(lag.beat)
             if recycle is not None:
                 server.at_beats.append(Recycling(server.settings, server, recycle, now=loop.time()).beat)

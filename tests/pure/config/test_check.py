@@ -212,3 +212,13 @@ def test_a_limit_for_a_mount_is_kept_by_its_prefix():
 def test_a_limit_for_no_mount_is_a_mistake(limits, words):
     with pytest.raises(ConfigError, match=words):
         loaded({"mount": ["/up=main:app"], "limit_request_body_at": limits})
+
+
+@pytest.mark.parametrize("accept", ["shared", "single"])
+def test_stealing_needs_sockets_to_steal_from(accept):
+    assert loaded({"steal": "always", "accept": accept}).notes == ("--steal has no effect without --reuseport",)
+
+
+def test_stealing_goes_with_reuseport():
+    loading = loaded({"steal": "off", "reuseport": True})
+    assert (loading.config.process.steal, loading.notes) == ("off", ())
