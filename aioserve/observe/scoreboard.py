@@ -48,6 +48,19 @@ REQUESTS: Final = 8  # in flight now
 REQUESTS_TOTAL: Final = 9
 LAG_WORST_NS: Final = 10  # the worst LAG_NS of the last 15 to 30 s
 
+# Of the offload pool, from the end of the row downwards; what a process has counted so far, but the first three.
+OFFLOAD_WAITING: Final = 31  # calls in the queue now
+OFFLOAD_RUNNING: Final = 30  # calls that run now
+OFFLOAD_CHILDREN: Final = 29  # children that are there now
+OFFLOAD_CALLS: Final = 28  # that were begun and are over
+OFFLOAD_FULL: Final = 27  # refused, the queue was full
+OFFLOAD_TIMEOUTS: Final = 26
+OFFLOAD_CANCELLED: Final = 25  # nobody waited any more
+OFFLOAD_CRASHES: Final = 24  # children that died of a call
+OFFLOAD_KILLS: Final = 23  # children that were killed for a timeout or a cancellation
+OFFLOAD_WAIT_NS: Final = 22  # in the queue, all calls together
+OFFLOAD_RUN_NS: Final = 21  # running, all calls together
+
 # 32 cells are 256 bytes, four cache lines: two workers never write the same line, and there is room for more counters.
 ROW_CELLS: Final = 32
 CELL_BYTES: Final = 8

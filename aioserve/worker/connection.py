@@ -22,6 +22,7 @@ from aioserve.http.reader import BODY, WAIT, RequestReader
 from aioserve.http.server_fields import plain_response
 from aioserve.http.tables import reason_phrase
 from aioserve.http.writer import ResponseWriter
+from aioserve.offloading.bound import LEAVING, REQUEST, left
 from aioserve.worker.cycle import Cycle
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.unsent import has_progressed, unsent_bytes
@@ -146,6 +147,8 @@ class Connection(asyncio.Protocol):
         if not self.reader.rest:
             cycle.writer.keep_alive = False
         cycle.wake()
+        if LEAVING:
+            left(cycle)
         return True
 
     def pause_writing(self) -> None:
@@ -368,6 +371,8 @@ class Connection(asyncio.Protocol):
         # A context of its own: what an application sets is seen by nobody else, also when it was started from within
         # the task of the request before.
         context = server.context.copy()
+        if server.binding:
+            context.run(REQUEST.set, cycle)
         coroutine = cycle.mount.app(cycle.scope, cycle.receive, cycle.send)
         if EAGER:
             task = Task(coroutine, loop=server.loop, name="request", context=context, eager_start=True)
@@ -386,6 +391,8 @@ class Connection(asyncio.Protocol):
         self.cycle = None
         self._unstarted = False
         cycle.detach(gone)
+        if gone and LEAVING:
+            left(cycle)
         access = self.server.access
         if access is not None:
             cycle.ended = perf_counter()

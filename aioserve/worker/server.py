@@ -35,6 +35,7 @@ from aioserve.observe.scoreboard import (
     Row,
     Scoreboard,
 )
+from aioserve.offloading.api import bind, offload, unbind
 from aioserve.worker.connection import Connection
 from aioserve.worker.deadlines import Deadlines
 from aioserve.worker.gate import Gate
@@ -101,7 +102,8 @@ class Server:
         )
         #: What every HTTP scope says under "extensions" (ASGI, Extensions). Each request has a copy, but the empty
         #: dicts in it are everybody's: five new ones were 4 % of the instructions of a plain request.
-        self.extensions: dict[str, dict[str, object]] = {name: {} for name in EXTENSIONS}
+        self.extensions: dict[str, Any] = {name: {} for name in EXTENSIONS}
+        self.extensions["aioserve.offload"] = offload
         if log.isEnabledFor(logging.DEBUG):
             self.extensions["http.response.debug"] = {}
         self.waits: list[float] = limits_of(settings)
@@ -128,6 +130,8 @@ class Server:
         self._rejected_said: int = 0
         self._has_room: bool = True
         self._room: int = min(ROOM, _spare_descriptors() // 4)
+        #: Whether contexts say whose request they are: from the first offloaded call on.
+        self.binding: bool = False
         self._lag: LagMeter = LagMeter(self.loop.time())
         #: Called at every beat with the loop's time and by how much the beat was late.
         self.at_beats: list[Callable[[float, float], None]] = []
@@ -177,10 +181,18 @@ class Server:
     def stalled(self, client: str) -> None:
         log.info("%s - closed: it has read next to nothing for %g s", client, self.settings.write_timeout)
 
+    # What offloaded calls ask.
+
+    def find(self, task: asyncio.Task[Any] | None) -> Cycle | None:
+        """The request of ``task``, None for one that has not waited yet; later requests are found in contexts."""
+        self.binding = True
+        return None if task is None else self._tasks.get(task)
+
     # What the worker calls.
 
     async def start(self, listeners: Sequence[Listener], *, backlog: int) -> None:
         """Accept and serve. Returns once the listeners are registered with the loop."""
+        bind(self)
         self._beat_due = self.loop.time()
         self._tick()
         self._gate = Gate(self.loop, listeners, _protocol(self), backlog=backlog)
@@ -229,6 +241,7 @@ class Server:
         """Stop ticking. The server is of no more use."""
         if self._timer is not None:
             self._timer.cancel()
+        unbind(self)
         self._publish()
 
     def _resume_accepting(self) -> None:
