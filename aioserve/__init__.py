@@ -73,7 +73,9 @@ def __getattr__(name: str) -> object:
         return getattr(embed, name)
     if name == "offload":
         from aioserve.offloading.api import offload
+        from aioserve.offloading.bound import Place
 
+        Place.binding = True
         return offload
     if name == "Config":
         from aioserve.config.tree import Config

@@ -144,11 +144,8 @@ class Offload:
             try:
                 while (piece := await call.future) is not OVER:
                     yield piece
-                    call.future = call.loop.create_future()
-                    if call.state is State.ENDED:
-                        _check_client(call.request)
-                        raise OffloadError(f"{call.name} was ended between two pieces of its stream")
-                    _more(seat.pool, call)
+                    if call.ask():
+                        _more(seat.pool, call)
             finally:
                 if call.state is not State.ENDED:
                     _leave(seat.pool, call, "its stream was left early")
@@ -189,7 +186,10 @@ class Offload:
         seat = _seats.get(loop) or self._open(loop)
         if not seat.pool.settings.workers:
             raise OffloadError("offloading is turned off (--offload-workers 0)")
-        request = REQUEST.get() or seat.find(asyncio.current_task())
+        request = REQUEST.get()
+        if request is None and seat.servers:
+            Place.binding = True
+            request = seat.find(asyncio.current_task())
         _check_client(request)
         call = Call(loop, fn, args, kwargs, timeout=timeout, request=request, streams=streams)
         if seat.pool.pickles:
@@ -251,8 +251,7 @@ def _bound(seat: _Seat, call: Call) -> Iterator[None]:
         return
 
     def leave() -> None:
-        if not call.future.done():
-            call.future.set_exception(ClientDisconnected("the client has closed the connection"))
+        call.refuse(ClientDisconnected("the client has closed the connection"))
         _leave(seat.pool, call, _CLIENT_LEFT)
 
     handle = None

@@ -1,7 +1,7 @@
 """Whose call it is: the request that an offloaded call belongs to, so that it ends when the client leaves.
 
-A server sets ``REQUEST`` in the context of a request once somebody has offloaded anything; until then requests pay
-nothing, and the first call finds its request by its task (``Requests.find``).
+A server sets ``REQUEST`` in the context of a request if the application has ``aioserve.offload``; other requests pay
+nothing. One that takes it from its scope is found by its task the first time (``Requests.find``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Requests(Protocol):
     """The server of a loop, as far as calls care."""
 
     def find(self, task: asyncio.Task[Any] | None, /) -> Request | None:
-        """The request that ``task`` serves; from now on contexts say so themselves."""
+        """The request that ``task`` serves; None for one that has not waited yet."""
 
 
 #: The request in whose context we are.
@@ -40,9 +40,12 @@ OVERLOADED: Final = "aioserve.overloaded"
 
 @final
 class Place:
-    """Where this process stands: in a child there is nothing to offload to."""
+    """Where this process stands."""
 
+    #: In a child there is nothing to offload to.
     in_child = False
+    #: Contexts say whose request they are: from when somebody has asked for ``aioserve.offload``, or used it.
+    binding = False
 
 
 def when_gone(request: Request, act: Callable[[], None]) -> None:

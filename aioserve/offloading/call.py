@@ -57,6 +57,7 @@ class Call:
         "streams",
         "timeout",
         "timer",
+        "unasked",
     )
 
     def __init__(
@@ -84,6 +85,8 @@ class Call:
         self.state = State.WAITING
         self.lane: Any = None
         self.timer: asyncio.TimerHandle | None = None
+        #: What has come of a stream while nobody waited for it: its end, or an error.
+        self.unasked: tuple[object, BaseException | None] | None = None
         self.queued = 0.0
         self.started = 0.0
 
@@ -113,25 +116,33 @@ class Call:
         """Give whoever waits an error."""
         self._settle(None, error)
 
+    def ask(self) -> bool:
+        """Wait for the next piece with a new future; False if it is there already."""
+        self.future = self.loop.create_future()
+        if self.unasked is None:
+            return True
+        self._resolve(*self.unasked)
+        return False
+
     def _settle(self, value: object, error: BaseException | None) -> None:
-        future = self.future
         if asyncio._get_running_loop() is self.loop:
-            _resolve(future, value, error)
+            self._resolve(value, error)
         else:
             with contextlib.suppress(RuntimeError):  # that loop is closed
-                self.loop.call_soon_threadsafe(_resolve, future, value, error)
+                self.loop.call_soon_threadsafe(self._resolve, value, error)
 
-
-def _resolve(future: asyncio.Future[Any], value: object, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(value)
-    elif isinstance(error, StopIteration):
-        # A future cannot carry it; what a coroutine that raises it does is this.
-        future.set_exception(RuntimeError("the function raised StopIteration"))
-    else:
-        future.set_exception(error)
+    def _resolve(self, value: object, error: BaseException | None) -> None:
+        future = self.future
+        if future.done():
+            if self.unasked is None:
+                self.unasked = value, error
+        elif error is None:
+            future.set_result(value)
+        elif isinstance(error, StopIteration):
+            # A future cannot carry it; what a coroutine that raises it does is this.
+            future.set_exception(RuntimeError("the function raised StopIteration"))
+        else:
+            future.set_exception(error)
 
 
 def check(function: object, *, streams: bool) -> None:

@@ -87,7 +87,8 @@ class Children:
                 self._nursery = Nursery(self.pool.loop, settings.imports, self._start)
             self._nursery.start(child)
         except OSError as error:
-            problem = OffloadError(f"offload: no child can be started: {error}")
+            hint = " (whoever this process runs as has to reach it)" if isinstance(error, PermissionError) else ""
+            problem = OffloadError(f"offload: no child can be started: {error}{hint}")
             self.pool.loop.call_soon(self.pool.cannot_open, child, problem)
         return child
 
@@ -338,8 +339,7 @@ class Child:
         if kind == wire.RESULT:
             self._free(call, flags)
         else:
-            self._pool.leave(call, "a piece of its stream could not be read")
-            self.close(call)
+            self._pool.close_stream(call, "a piece of its stream could not be read")
 
     def _free(self, call: Call, flags: int) -> None:
         self._call = None

@@ -16,6 +16,8 @@ import functools
 import importlib
 import logging
 import queue
+import socket
+import time
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Final, final
@@ -34,6 +36,7 @@ log = logging.getLogger("aioserve")
 
 #: For an executor to be there, in seconds: dask's scheduler may be on its way up, too.
 OPEN_SECONDS: Final = 10.0
+RETRY_SECONDS: Final = 0.2
 
 
 @final
@@ -47,6 +50,7 @@ class Executors:
         self.name: Final = name
         self.pickles: Final = name != "thread"
         self._executor: asyncio.Future[Executor] | None = None
+        self._ending: list[asyncio.Future[None]] = []
 
     def open(self) -> Place:
         place = Place(self)
@@ -58,14 +62,18 @@ class Executors:
         return place
 
     def rest(self) -> None:
-        if self._executor is not None and self._executor.done():
-            _end(self._executor)
+        opened = self._executor
+        if opened is not None and opened.done():
             self._executor = None
+            if not opened.cancelled() and opened.exception() is None:
+                # In a thread: it may have to talk to somebody.
+                self._ending.append(self.pool.loop.run_in_executor(None, _end, opened.result()))
 
     async def shut(self) -> None:
         if self._executor is not None:
             await asyncio.wait([self._executor], timeout=OPEN_SECONDS)
             self.rest()
+        await asyncio.gather(*self._ending)
 
     def _opened(self, place: Place, done: asyncio.Future[Executor]) -> None:
         if done.cancelled():
@@ -246,6 +254,7 @@ def _dask(address: str) -> Executor:
         from distributed import Client
     except ImportError:
         raise OffloadError("the package distributed is not installed: pip install 'aioserve[dask]'") from None
+    _await_listener(address)
     client = Client(f"tcp://{address}", timeout=OPEN_SECONDS, set_as_default=False, name="aioserve")
     # pure=False: two calls with the same arguments are two calls.
     executor: Executor = client.get_executor(pure=False, retries=0)
@@ -253,12 +262,24 @@ def _dask(address: str) -> Executor:
     return executor
 
 
-def _end(opened: asyncio.Future[Executor]) -> None:
-    if opened.cancelled() or opened.exception() is not None:
-        return
-    executor = opened.result()
-    # What still runs in it is wanted by nobody, and may never end.
-    executor.shutdown(wait=False, cancel_futures=True)
+def _await_listener(address: str) -> None:
+    """Return once somebody listens there: a client that cannot connect leaves its thread and its loop behind."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + OPEN_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=OPEN_SECONDS).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise OffloadError(f"the scheduler cannot be reached: {error}") from None
+            time.sleep(RETRY_SECONDS)
+        else:
+            return
+
+
+def _end(executor: Executor) -> None:
+    # What still runs in it is wanted by nobody, and may never end; of what waits there is nothing.
+    executor.shutdown(wait=False)
     close = getattr(executor, "aioserve_close", None)
     if close is not None:
         close()

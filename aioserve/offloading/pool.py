@@ -153,12 +153,16 @@ class Pool:
         elif call.streams:
             # It stands at a yield, or is on the way to one.
             self._end(call)
-            call.lane.close(call)
-            call.timer = self.loop.call_later(CLOSE_SECONDS, self._stop, call, why)
+            self.close_stream(call, why)
         else:
             self._end(call)
             self._stop(call, why)
         self._publish()
+
+    def close_stream(self, call: Call, why: str) -> None:
+        """Have the generator of ``call``, which has ended for whoever read it, end as well."""
+        call.lane.close(call)
+        call.timer = self.loop.call_later(CLOSE_SECONDS, self._stop, call, why)
 
     # What lanes call.
 

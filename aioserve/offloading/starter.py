@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from aioserve.offloading import nursery
@@ -71,7 +72,10 @@ class Nursery:
         child.begun()
 
     def kill(self, child: Ward) -> None:
-        if not self.gone and str(child.name) in self._children:
+        if str(child.name) not in self._children:
+            return
+        # One that has ended is about to be noticed, and its children with it.
+        with suppress(OSError):
             self._control.sendall(f"kill {child.name}\n".encode())
 
     def shut(self) -> None:

@@ -22,7 +22,7 @@ from aioserve.http.reader import BODY, WAIT, RequestReader
 from aioserve.http.server_fields import plain_response
 from aioserve.http.tables import reason_phrase
 from aioserve.http.writer import ResponseWriter
-from aioserve.offloading.bound import LEAVING, REQUEST, left
+from aioserve.offloading.bound import LEAVING, REQUEST, Place, left
 from aioserve.worker.cycle import Cycle
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.unsent import has_progressed, unsent_bytes
@@ -371,7 +371,7 @@ class Connection(asyncio.Protocol):
         # A context of its own: what an application sets is seen by nobody else, also when it was started from within
         # the task of the request before.
         context = server.context.copy()
-        if server.binding:
+        if Place.binding:
             context.run(REQUEST.set, cycle)
         coroutine = cycle.mount.app(cycle.scope, cycle.receive, cycle.send)
         if EAGER:

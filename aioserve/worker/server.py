@@ -130,8 +130,6 @@ class Server:
         self._rejected_said: int = 0
         self._has_room: bool = True
         self._room: int = min(ROOM, _spare_descriptors() // 4)
-        #: Whether contexts say whose request they are: from the first offloaded call on.
-        self.binding: bool = False
         self._lag: LagMeter = LagMeter(self.loop.time())
         #: Called at every beat with the loop's time and by how much the beat was late.
         self.at_beats: list[Callable[[float, float], None]] = []
@@ -184,8 +182,7 @@ class Server:
     # What offloaded calls ask.
 
     def find(self, task: asyncio.Task[Any] | None) -> Cycle | None:
-        """The request of ``task``, None for one that has not waited yet; later requests are found in contexts."""
-        self.binding = True
+        """The request of ``task``; None for one that has not waited yet."""
         return None if task is None else self._tasks.get(task)
 
     # What the worker calls.
