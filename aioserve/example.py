@@ -6,8 +6,8 @@ goes out through ``await send(...)``: first ``http.response.start`` with status 
 ``http.response.body``. Once per process, before the first request, the same callable is called with a scope of type
 ``lifespan``; what it puts into ``scope["state"]`` then is in the scope of every request.
 
-The functions below are the routes; they use nothing but the three arguments, the standard library, and ``offload`` where
-there is work for a processor.
+The functions below are the routes; they use nothing but the three arguments, the standard library, and ``offload``
+where there is work for a processor.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object per line: time (UTC), level, logger, pid, message; ``exception`` is the traceback, where there is one."""
+    """One object per line: time (UTC), level, logger, pid, message; ``exception``, the traceback, if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
