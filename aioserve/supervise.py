@@ -17,6 +17,9 @@ from aioserve import surroundings
 from aioserve.config.renew import renew
 from aioserve.errors import BootError
 from aioserve.master.events import Role, Say
+from aioserve.master.lateness import Lateness
+from aioserve.master.lender import Lender
+from aioserve.master.lookout import Lookout
 from aioserve.master.machine import CANNOT_START, Machine
 from aioserve.master.namesake import Namesake
 from aioserve.master.notify import NotifySocket, ServiceManager, any_turns
@@ -25,16 +28,18 @@ from aioserve.master.slots import Policy, RoleSpec
 from aioserve.master.turns import TurningPoints
 from aioserve.master.watcher import run_watcher
 from aioserve.observe import log as logs
-from aioserve.observe.scoreboard import Scoreboard
+from aioserve.observe.scoreboard import PHASE, SEATS, Phase, Scoreboard
 from aioserve.system import hooks
 from aioserve.system.hooks import Moment
-from aioserve.system.process import end_with_parent
+from aioserve.system.process import end_with_parent, name_process
 from aioserve.worker.early import Early, StoppedEarly
+from aioserve.worker.evenness import Balance
 from aioserve.worker.main import CLEAN, run_worker
 from aioserve.worker.preload import preload
+from aioserve.worker.stealing import Stealing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from aioserve.accept.base import Acceptor
     from aioserve.config.tree import Config
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from aioserve.master.notify import Manager
     from aioserve.master.observer import Observer
     from aioserve.master.upgrade import Origin, Predecessor
+    from aioserve.observe.scoreboard import Row
     from aioserve.system.hooks import Hook
     from aioserve.system.identity import Identity
     from aioserve.system.pidfile import PidFile
@@ -75,6 +81,8 @@ class Start:
     identity: Identity | None = None
     pid_file: PidFile | None = None
     predecessor: Predecessor | None = None
+    #: One that somebody outside reads, with room enough; None: it makes its own.
+    scoreboard: Scoreboard | None = None
 
 
 def supervise(config: Config, acceptor: Acceptor, start: Start) -> int:
@@ -96,6 +104,7 @@ class _Server:
         self._start: Final = start
         self._pid: Final = os.getpid()
         self._hooks: Final = _load_hooks(config)
+        self._workers: list[list[Row]] = []  # both rows of each slot
         self._applications: Final[Applications | None] = preload(config) if config.process.preload else None
 
     def run(self) -> int:
@@ -104,8 +113,16 @@ class _Server:
         specs = [RoleSpec(role=Role.WORKER, slots=workers, reloads=True, required=True, most=max(2 * workers, ROOM))]
         if config.reload.enabled:
             specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
-        scoreboard = Scoreboard(sum(spec.room for spec in specs))
+        if self._acceptor.dispatcher is not None:
+            specs.append(RoleSpec(role=Role.DISPATCHER, slots=1, reloads=True, required=True, leads=True))
+        scoreboard = start.scoreboard or Scoreboard(sum(spec.room for spec in specs))
+        self._workers = [[scoreboard.row(slot, seat) for seat in range(SEATS)] for slot in range(specs[0].room)]
         first = self._generation(config)
+        steals = bool(self._acceptor.queues())
+        lender = Lender(self._acceptor.queues) if steals else None
+        lookout = (
+            Lookout(lender, scoreboard, Lateness()) if lender is not None and config.process.steal == "late" else None
+        )
         run_hook(self._hooks, "on_master_start")
         return Master(
             machine=Machine(specs, first.policy, shared=start.predecessor is not None),
@@ -115,9 +132,11 @@ class _Server:
             scoreboard=scoreboard,
             log=say,
             reopen_logs=self._reopen_logs,
-            observers=self._observers(scoreboard),
+            observers=self._observers(),
             origin=start.origin,
             predecessor=start.predecessor,
+            lender=lender,
+            lookout=lookout,
         ).run()
 
     def _generation(self, config: Config) -> Generation:
@@ -148,14 +167,49 @@ class _Server:
             end_with_parent(self._pid)
             if birth.role is Role.WATCHER:
                 return run_watcher(config.reload, config.app.dir, birth)
+            if birth.role is Role.DISPATCHER:
+                return self._be_dispatcher(birth)
             found = hooks.load(config, hooks.WORKER)
         except BootError as error:
             birth.channel.failed(str(error), error.detail)
             return CANNOT_START
         run_hook(found, "on_worker_start", slot=birth.slot, generation=birth.generation)
         birth.channel.then = lambda: run_hook(found, "on_worker_ready", slot=birth.slot, generation=birth.generation)
-        listeners = self._acceptor.listeners(birth.slot)
-        return run_worker(config, listeners, row=birth.row, reporter=birth.channel, applications=self._applications)
+        return run_worker(
+            config,
+            self._acceptor.listeners(birth.slot),
+            row=birth.row,
+            reporter=birth.channel,
+            applications=self._applications,
+            stealing=self._stealing(config, birth),
+            has_left=self._has_left,
+            balance=self._balance(config, birth),
+        )
+
+    def _stealing(self, config: Config, birth: Birth) -> Stealing | None:
+        """In a worker: what accepts for its siblings."""
+        queues = dict(self._acceptor.queues())
+        if birth.slot not in queues:  # the pattern has none, or there are unix sockets only, which are everybody's
+            return None
+        del queues[birth.slot]
+        return Stealing(queues, always=config.process.steal == "always", cells=birth.row.cells)
+
+    def _balance(self, config: Config, birth: Birth) -> Balance | None:
+        """In a worker: what compares it with its siblings, if they accept from the same sockets."""
+        if config.process.accept != "shared":
+            return None
+        siblings = [row.cells for slot, rows in enumerate(self._workers) if slot != birth.slot for row in rows]
+        return Balance(birth.row.cells, siblings)
+
+    def _has_left(self, slot: int) -> bool:
+        """Whether nobody accepts for this slot any more; seats that are empty or boot accept nothing either."""
+        return all(row.cells[PHASE] != Phase.READY for row in self._workers[slot])
+
+    def _be_dispatcher(self, birth: Birth) -> int:
+        dispatcher = self._acceptor.dispatcher
+        assert dispatcher is not None, "there is no such role"
+        name_process("dispatcher")
+        return dispatcher.run(self._workers, birth.row, birth.channel)
 
     def _reopen_logs(self) -> None:
         logs.reopen()
@@ -165,10 +219,10 @@ class _Server:
         if self._start.identity is not None:
             surroundings.own_logs(config, self._start.identity)
 
-    def _observers(self, scoreboard: Scoreboard) -> list[Observer]:
+    def _observers(self) -> list[Observer]:
         observers: list[Observer] = []
         if self._start.manager is not None:
-            observers.append(_tell(self._start.manager, scoreboard, guest=self._start.predecessor is not None))
+            observers.append(_tell(self._start.manager, self._workers, guest=self._start.predecessor is not None))
         if self._start.pid_file is not None:
             observers.append(Namesake(self._start.pid_file))
         return [*observers, TurningPoints(self._hooks, pid=self._pid)]
@@ -211,11 +265,11 @@ def _load_hooks(config: Config) -> dict[str, Hook]:
     return found
 
 
-def _tell(manager: Manager, scoreboard: Scoreboard, *, guest: bool) -> Observer:
+def _tell(manager: Manager, workers: Sequence[Sequence[Row]], *, guest: bool) -> Observer:
     """What tells the service manager how the server is."""
 
     def healthy() -> bool:
-        rows = (row.snapshot() for row in scoreboard)
+        rows = (row.snapshot() for seats in workers for row in seats)
         return any_turns(rows, time.monotonic_ns(), manager.watchdog or 0.0)
 
     return ServiceManager(

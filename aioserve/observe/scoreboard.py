@@ -47,22 +47,36 @@ CONNECTIONS_TOTAL: Final = 7
 REQUESTS: Final = 8  # in flight now
 REQUESTS_TOTAL: Final = 9
 LAG_WORST_NS: Final = 10  # the worst LAG_NS of the last 15 to 30 s
+WEBSOCKETS: Final = 11  # open now
+WEBSOCKETS_TOTAL: Final = 12
+MESSAGES_RECEIVED: Final = 13  # of WebSockets, by applications
+MESSAGES_SENT: Final = 14
+ACCEPTING: Final = 15  # 1 while new connections are taken; 0 while they are not, for want of room or at the end
+CONNECTIONS_LIMIT: Final = 16  # with so many open, no more are taken
+# Of a dispatcher, whose CONNECTIONS are those that it has accepted and not passed on yet.
+PASSED_TOTAL: Final = 17  # connections passed on to workers
+LATE_TOTAL: Final = 18  # how often a worker was passed over, because it had not taken what waited for it
+RETAKEN_TOTAL: Final = 19  # connections that were taken back from a worker that was late or gone, for another one
+# Under --steal late the master writes two cells of a worker: LATE_TOTAL counts how often siblings were told to accept
+# what waited for it, and QUEUE, to which nobody adds, is what whoever looked last has seen.
+STOLEN: Final = 20  # connections accepted from siblings' sockets; CONNECTIONS_TOTAL has them, too
+QUEUE: Final = 21  # connections that waited to be accepted, of the slot's sockets or of those that all slots share
 
 # Of the offload pool, from the end of the row downwards; what a process has counted so far, but the first three.
-OFFLOAD_WAITING: Final = 31  # calls in the queue now
-OFFLOAD_RUNNING: Final = 30  # calls that run now
-OFFLOAD_CHILDREN: Final = 29  # children that are there now
-OFFLOAD_CALLS: Final = 28  # that were begun and are over
-OFFLOAD_FULL: Final = 27  # refused, the queue was full
-OFFLOAD_TIMEOUTS: Final = 26
-OFFLOAD_CANCELLED: Final = 25  # nobody waited any more
-OFFLOAD_CRASHES: Final = 24  # children that died of a call
-OFFLOAD_KILLS: Final = 23  # children that were killed for a timeout or a cancellation
-OFFLOAD_WAIT_NS: Final = 22  # in the queue, all calls together
-OFFLOAD_RUN_NS: Final = 21  # running, all calls together
+OFFLOAD_WAITING: Final = 63  # calls in the queue now
+OFFLOAD_RUNNING: Final = 62  # calls that run now
+OFFLOAD_CHILDREN: Final = 61  # children that are there now
+OFFLOAD_CALLS: Final = 60  # that were begun and are over
+OFFLOAD_FULL: Final = 59  # refused, the queue was full
+OFFLOAD_TIMEOUTS: Final = 58
+OFFLOAD_CANCELLED: Final = 57  # nobody waited any more
+OFFLOAD_CRASHES: Final = 56  # children that died of a call
+OFFLOAD_KILLS: Final = 55  # children that were killed for a timeout or a cancellation
+OFFLOAD_WAIT_NS: Final = 54  # in the queue, all calls together
+OFFLOAD_RUN_NS: Final = 53  # running, all calls together
 
-# 32 cells are 256 bytes, four cache lines: two workers never write the same line, and there is room for more counters.
-ROW_CELLS: Final = 32
+# 64 cells are 512 bytes, eight cache lines: two workers never write the same line, and there is room for more counters.
+ROW_CELLS: Final = 64
 CELL_BYTES: Final = 8
 SEATS: Final = 2
 
@@ -87,6 +101,17 @@ class Snapshot:
     requests: int
     requests_total: int
     lag_worst_ns: int
+    websockets: int
+    websockets_total: int
+    messages_received: int
+    messages_sent: int
+    accepting: bool
+    connections_limit: int
+    passed_total: int
+    late_total: int
+    retaken_total: int
+    stolen: int
+    queue: int
 
 
 @final
@@ -135,6 +160,17 @@ class Row:
             requests=cells[REQUESTS],
             requests_total=cells[REQUESTS_TOTAL],
             lag_worst_ns=cells[LAG_WORST_NS],
+            websockets=cells[WEBSOCKETS],
+            websockets_total=cells[WEBSOCKETS_TOTAL],
+            messages_received=cells[MESSAGES_RECEIVED],
+            messages_sent=cells[MESSAGES_SENT],
+            accepting=bool(cells[ACCEPTING]),
+            connections_limit=cells[CONNECTIONS_LIMIT],
+            passed_total=cells[PASSED_TOTAL],
+            late_total=cells[LATE_TOTAL],
+            retaken_total=cells[RETAKEN_TOTAL],
+            stolen=cells[STOLEN],
+            queue=cells[QUEUE],
         )
 
 

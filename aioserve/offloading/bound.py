@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 
 class Request(Protocol):
-    """A request in the eyes of a call. ``gone``: the client has left before it had its response."""
+    """A request, or a WebSocket, as calls see it. ``gone``: the client has left before it had its response."""
 
-    gone: bool
-    scope: Any
+    @property
+    def gone(self) -> bool: ...
+    @property
+    def scope(self) -> Any: ...
 
 
 class Requests(Protocol):

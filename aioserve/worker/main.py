@@ -13,26 +13,31 @@ from typing import TYPE_CHECKING, Protocol
 
 from aioserve.errors import BootError
 from aioserve.observe.access import open_access_log
+from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
 from aioserve.offloading.api import pooled
 from aioserve.offloading.settings import Settings as PoolSettings
 from aioserve.worker.assemble import assemble
 from aioserve.worker.early import Early, StoppedEarly
+from aioserve.worker.gate import nobody
 from aioserve.worker.lag import LagWatch
 from aioserve.worker.loops import new_loop
 from aioserve.worker.recycling import Recycling
 from aioserve.worker.serving import Stop, serve_until_stopped
 from aioserve.worker.settings import Settings
-from aioserve.worker.stacks import Stacks, watch_for_faults
+from aioserve.worker.stacks import Stacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Source
+    from aioserve.accept.orders import Order
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.worker.applications import Applications
+    from aioserve.worker.evenness import Balance
     from aioserve.worker.server import Server
+    from aioserve.worker.stealing import Stealing
 
 log = logging.getLogger("aioserve")
 
@@ -41,37 +46,51 @@ CLEAN, APPLICATION = 0, 3
 
 
 class Reporter(Protocol):
-    """Where a worker says how far it is. Its descriptor reads end-of-file when nobody listens any more."""
+    """Where a worker says how far it is, and hears orders; its descriptor is readable when there is one."""
 
     def ready(self) -> None: ...
     def failed(self, message: str, detail: str = "") -> None: ...
     def recycle(self, reason: str) -> None: ...
+    def hear(self) -> tuple[list[Order], bool]: ...
     def fileno(self) -> int: ...
 
 
 def run_worker(
     config: Config,
-    listeners: Sequence[Listener],
+    listeners: Sequence[Source],
     *,
     row: Row,
     reporter: Reporter,
     applications: Applications | None = None,
+    stealing: Stealing | None = None,
+    has_left: Callable[[int], bool] = nobody,
+    balance: Balance | None = None,
 ) -> int:
     """Serve until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status.
 
-    ``applications`` are those that the master has imported; without them the worker does that itself.
+    ``applications`` are those that the master has imported; without them the worker does that itself. ``stealing``
+    has the siblings' sockets, if there are any to be accepted from; ``has_left`` says whether a sibling serves no more.
+    ``balance`` is for workers that accept from the same sockets.
     """
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
-        def master_gone() -> None:
-            loop.remove_reader(reporter.fileno())
-            log.error("the master has gone: draining")
-            stop.gracefully()
+        def hear() -> None:
+            orders, is_there = reporter.hear()
+            if stealing is not None:
+                for order in orders:
+                    stealing.obey(order)
+            if not is_there:
+                loop.remove_reader(reporter.fileno())
+                log.error("the master has gone: draining")
+                stop.gracefully()
 
-        loop.add_reader(reporter.fileno(), master_gone)
+        loop.add_reader(reporter.fileno(), hear)
         # Not "the second one is quick": systemd and container runtimes send TERM to every process of a group, on top
         # of the master's. The master says QUIT when it means it.
         loop.add_signal_handler(signal.SIGTERM, stop.gracefully)
+
+    def on_server(server: Server) -> None:
+        server.stealing, server.has_left, server.balance = stealing, has_left, balance
 
     try:
         _run(
@@ -82,6 +101,7 @@ def run_worker(
             on_ready=reporter.ready,
             applications=applications,
             recycle=reporter.recycle,
+            then=on_server,
         )
     except BootError as error:
         reporter.failed(str(error), error.detail)
@@ -90,7 +110,12 @@ def run_worker(
 
 
 def run_single(
-    config: Config, listeners: Sequence[Listener], *, on_ready: Callable[[], None], on_stop: Callable[[], None]
+    config: Config,
+    listeners: Sequence[Source],
+    *,
+    row: Row | None,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None],
 ) -> int:
     """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status."""
     early = Early()
@@ -113,7 +138,7 @@ def run_single(
 
     try:
         with early:
-            _run(config, listeners, row=None, prepare=prepare, on_ready=on_ready)
+            _run(config, listeners, row=row, prepare=prepare, on_ready=on_ready)
     except StoppedEarly:
         log.info("%s", early.why)
     except BootError as error:
@@ -126,13 +151,14 @@ def run_single(
 
 def _run(
     config: Config,
-    listeners: Sequence[Listener],
+    listeners: Sequence[Source],
     *,
     row: Row | None,
     prepare: Callable[[asyncio.AbstractEventLoop, Stop], None],
     on_ready: Callable[[], None],
     applications: Applications | None = None,
     recycle: Callable[[str], None] | None = None,
+    then: Callable[[Server], None] | None = None,
 ) -> None:
     watch_for_faults()
     assembled = applications or assemble(config)
@@ -154,6 +180,8 @@ def _run(
 
         def on_server(server: Server) -> None:
             stacks.server = server
+            if then is not None:
+                then(server)
             server.at_beats.append(lag.beat)
             if recycle is not None:
                 server.at_beats.append(Recycling(server.settings, server, recycle, now=loop.time()).beat)

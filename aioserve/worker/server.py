@@ -15,6 +15,7 @@ import functools
 import logging
 import math
 import resource
+import sys
 import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
@@ -23,35 +24,47 @@ from aioserve.http.forwarded import TrustedProxies, rewrite
 from aioserve.http.parser import ParserPool
 from aioserve.http.server_fields import ServerFields
 from aioserve.observe.scoreboard import (
+    ACCEPTING,
     CONNECTIONS,
+    CONNECTIONS_LIMIT,
     CONNECTIONS_TOTAL,
     HEARTBEAT_NS,
     LAG_NS,
     LAG_WORST_NS,
+    MESSAGES_RECEIVED,
+    MESSAGES_SENT,
     PHASE,
+    QUEUE,
     REQUESTS,
     REQUESTS_TOTAL,
+    WEBSOCKETS,
+    WEBSOCKETS_TOTAL,
     Phase,
     Row,
     Scoreboard,
 )
 from aioserve.offloading.api import bind, offload, unbind
+from aioserve.offloading.bound import REQUEST, Place
 from aioserve.worker.connection import Connection
 from aioserve.worker.deadlines import Deadlines
-from aioserve.worker.gate import Gate
+from aioserve.worker.evenness import EVEN_SECONDS, PoliteDoor
+from aioserve.worker.gate import Gate, nobody
 from aioserve.worker.lag import LagMeter
 from aioserve.worker.parts import find_parser
 from aioserve.worker.waits import Wait, limits_of
+from aioserve.worker.websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Listener, Source
     from aioserve.errors import RequestError
-    from aioserve.types import Address, Scope
-    from aioserve.worker.cycle import Cycle
+    from aioserve.observe.access import Exchange, Session
+    from aioserve.types import Address, Message, Scope
+    from aioserve.worker.evenness import Balance
     from aioserve.worker.mount import Mount
     from aioserve.worker.settings import Settings
+    from aioserve.worker.stealing import Stealing
 
 log = logging.getLogger("aioserve")
 
@@ -71,10 +84,41 @@ EXTENSIONS: Final = (
 )  # fmt: skip
 
 
+#: Eager tasks run the application at once; one that never waits never sees the scheduler.
+EAGER: Final = sys.version_info >= (3, 12)
+
+# The annotations of asyncio.Task know eager_start only from Python 3.12 on.
+Task: Final[Any] = asyncio.Task
+
+#: A WebSocket is looked at so many times within the shortest of its limits, and at least this often, in seconds.
+LOOKS: Final = 4
+LONGEST_BEAT: Final = 5.0
+
+
 class AccessRecorder(Protocol):
     """Who writes the access log."""
 
-    def record(self, exchange: Cycle, /) -> None: ...
+    def record(self, exchange: Exchange, /) -> None: ...
+    def record_session(self, session: Session, /) -> None: ...
+
+
+class InFlight(Protocol):
+    """What an application is started for: a request, or a WebSocket."""
+
+    @property
+    def mount(self) -> Mount: ...
+    @property
+    def scope(self) -> Scope: ...
+    @property
+    def started(self) -> float: ...
+    @property
+    def sent_bytes(self) -> int: ...
+    async def receive(self) -> Message: ...
+    async def send(self, message: Message) -> None: ...
+    @property
+    def gone(self) -> bool: ...
+    def leave(self) -> None: ...
+    def finished(self, task: asyncio.Task[Any], /) -> None: ...
 
 
 @final
@@ -115,18 +159,32 @@ class Server:
         self.rejected: int = 0
         #: Counted by the cycles: what they have written since one of them last gave way to others.
         self.streamed: int = 0
+        self.websockets: int = 0
+        self.websockets_total: int = 0
+        self.messages_received: int = 0
+        self.messages_sent: int = 0
+        #: How often a WebSocket is looked at, in seconds.
+        self.ws_beat: float = _ws_beat(settings)
         self.connections: int = 0
         self.connections_total: int = 0
         self.request_limit: float = settings.limit_concurrency or math.inf
         self.connection_limit: int = settings.limit_connections or _spare_descriptors()
         self._proxies: TrustedProxies = TrustedProxies(settings.trusted, host=settings.forwarded_host)
         self._cells: memoryview = (row or Scoreboard(1).row(0, 0)).cells
-        self._tasks: dict[asyncio.Task[Any], Cycle] = {}
+        self._tasks: dict[asyncio.Task[Any], InFlight] = {}
         self._gate: Gate | None = None
+        #: Accepts for siblings; set before ``start``.
+        self.stealing: Stealing | None = None
+        #: Whether the worker of another slot has left, so that its queue is left to those who have its socket, too.
+        self.has_left: Callable[[int], bool] = nobody
         self._timer: asyncio.TimerHandle | None = None
         self._beat_due: float = 0.0
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
         self.quiet: asyncio.Event = asyncio.Event()
+        #: Looks at how many connections siblings at the same listeners have; set before ``start``.
+        self.balance: Balance | None = None
+        self._polite: bool = False
+        self._even_until: int = 1 << 60  # with more connections than this, siblings may have clearly fewer
         self._rejected_said: int = 0
         self._has_room: bool = True
         self._room: int = min(ROOM, _spare_descriptors() // 4)
@@ -142,6 +200,8 @@ class Server:
         cells = self._cells
         cells[CONNECTIONS] = self.connections
         cells[CONNECTIONS_TOTAL] = self.connections_total
+        if self.connections > self._even_until:
+            self._look_at_balance()
         if self.connections >= self.connection_limit and self._gate is not None and self._gate.accepting:
             log.warning(
                 "%d connections are open, the limit: accepting pauses until one of them closes", self.connections
@@ -164,8 +224,32 @@ class Server:
         """Put the client that a trusted proxy speaks for into ``scope``."""
         rewrite(scope, self._proxies)
 
-    def watch(self, cycle: Cycle, task: asyncio.Task[Any]) -> None:
-        """Keep an application that did not return at once; loops hold their tasks only weakly."""
+    def websocket_opened(self) -> None:
+        self.websockets += 1
+        self.websockets_total += 1
+
+    def websocket_closed(self) -> None:
+        self.websockets -= 1
+
+    def run(self, cycle: InFlight) -> None:
+        """Run the application, as far as it goes without waiting where tasks can be eager."""
+        self.requests += 1
+        self.requests_total += 1
+        # A context of its own: what an application sets is seen by nobody else, also when it was started from within
+        # the task of the request before.
+        context = self.context.copy()
+        if Place.binding:
+            context.run(REQUEST.set, cycle)
+        coroutine = cycle.mount.app(cycle.scope, cycle.receive, cycle.send)
+        if EAGER:
+            task = Task(coroutine, loop=self.loop, name="request", context=context, eager_start=True)
+            if task.done():
+                self.requests -= 1
+                cycle.finished(task)
+                return
+        else:
+            task = Task(coroutine, loop=self.loop, name="request", context=context)
+        # Loops hold their tasks only weakly.
         self._tasks[task] = cycle
         self._cells[REQUESTS] = self.requests
         task.add_done_callback(self._application_returned)
@@ -181,18 +265,20 @@ class Server:
 
     # What offloaded calls ask.
 
-    def find(self, task: asyncio.Task[Any] | None) -> Cycle | None:
+    def find(self, task: asyncio.Task[Any] | None) -> InFlight | None:
         """The request of ``task``; None for one that has not waited yet."""
         return None if task is None else self._tasks.get(task)
 
     # What the worker calls.
 
-    async def start(self, listeners: Sequence[Listener], *, backlog: int) -> None:
+    async def start(self, listeners: Sequence[Source], *, backlog: int) -> None:
         """Accept and serve. Returns once the listeners are registered with the loop."""
         bind(self)
         self._beat_due = self.loop.time()
         self._tick()
-        self._gate = Gate(self.loop, listeners, _protocol(self), backlog=backlog)
+        self._cells[CONNECTIONS_LIMIT] = self.connection_limit
+        self._gate = Gate(self.loop, listeners, _protocol(self), backlog=backlog, tell=self._say_accepting)
+        self._gate.stealing = self.stealing
         await self._gate.open()
         self._cells[PHASE] = Phase.READY
 
@@ -209,28 +295,34 @@ class Server:
         self.waits[Wait.FIRST] = min(self.waits[Wait.FIRST], linger)
         self.waits[Wait.IDLE] = min(self.waits[Wait.IDLE], linger)
         if self._gate is not None:
-            await self._gate.close(take_queue=take_queue)
+            await self._gate.close(take_queue=take_queue, last=self.has_left)
         self.draining = True
         self.deadlines.now = self.loop.time()
         for timed in self.deadlines:
             timed.look(self.deadlines.now)
         self._look_for_quiet()
 
-    def in_flight(self) -> list[tuple[asyncio.Task[Any], Cycle]]:
-        """The applications that run, each with its request; those that never wait are never seen here."""
+    def in_flight(self) -> list[tuple[asyncio.Task[Any], InFlight]]:
+        """The applications that run, each with its request or WebSocket; those that never wait are never seen here."""
         return list(self._tasks.items())
 
-    def open_cycles(self) -> list[Cycle]:
-        """Requests without a complete response, also of an application that has not waited yet."""
-        cycles = [timed.cycle for timed in self.deadlines if isinstance(timed, Connection)]
-        return [cycle for cycle in cycles if cycle is not None]
+    def open_cycles(self) -> list[InFlight]:
+        """Requests without a complete response, and WebSockets, also of an application that has not waited yet."""
+        found: list[InFlight] = []
+        for timed in self.deadlines:
+            if isinstance(timed, Connection):
+                if timed.cycle is not None:
+                    found.append(timed.cycle)
+            elif isinstance(timed, WebSocket) and not timed.cycle.returned:
+                found.append(timed.cycle)
+        return found
 
     def abort_connections(self) -> int:
         """Close every connection at once; how many had not taken all of their response."""
         unsent = 0
         for timed in self.deadlines:
             connection = cast("Connection", timed)
-            unsent += isinstance(connection, Connection) and connection.holds_unsent
+            unsent += isinstance(connection, (Connection, WebSocket)) and connection.holds_unsent
             connection.abort()
         return unsent
 
@@ -253,6 +345,31 @@ class Server:
             log.warning("fewer than %d descriptors are free: accepting pauses until there are more", self._room)
             gate.pause()
         self._resume_accepting()
+
+    def _look_at_balance(self) -> None:
+        """Stand back at the listeners from now on, if others have fewer connections."""
+        balance, gate = self.balance, self._gate
+        assert balance is not None
+        assert gate is not None
+        self._even_until = balance.most
+        if self.connections > self._even_until and gate.use(
+            lambda listener: PoliteDoor(self.loop, listener, gate.adopt, balance)
+        ):
+            self._polite = True
+            self._even_until = 1 << 60
+
+    def _look_at_siblings(self, balance: Balance, gate: Gate, now: float) -> None:
+        """Once in a while: whoever has lost connections may have fewer than it had."""
+        balance.look()
+        if not self._polite:
+            self._even_until = balance.most
+        elif now - balance.stood_back_at >= EVEN_SECONDS and gate.accepting:
+            self._polite = False
+            gate.pause()
+            gate.resume()
+
+    def _say_accepting(self, accepting: bool) -> None:
+        self._cells[ACCEPTING] = accepting
 
     def _look_for_quiet(self) -> None:
         if not self.connections and not self._tasks:
@@ -289,6 +406,9 @@ class Server:
             self.loop.call_soon(self._look_on)
         if self._gate is not None:
             self._look_for_room(self._gate)
+            cells[QUEUE] = self._gate.waiting()
+            if self.balance is not None:
+                self._look_at_siblings(self.balance, self._gate, now)
         for act in self.at_beats:
             act(now, late)
         self._beat_due = now + self.deadlines.resolution
@@ -299,8 +419,13 @@ class Server:
             self.loop.call_soon(self._look_on)
 
     def _publish(self) -> None:
-        self._cells[REQUESTS] = self.requests
-        self._cells[REQUESTS_TOTAL] = self.requests_total
+        cells = self._cells
+        cells[REQUESTS] = self.requests
+        cells[REQUESTS_TOTAL] = self.requests_total
+        cells[WEBSOCKETS] = self.websockets
+        cells[WEBSOCKETS_TOTAL] = self.websockets_total
+        cells[MESSAGES_RECEIVED] = self.messages_received
+        cells[MESSAGES_SENT] = self.messages_sent
 
 
 def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
@@ -317,7 +442,25 @@ def _resolution(settings: Settings) -> float:
     shortest = min(
         settings.header_timeout, settings.body_timeout, settings.write_timeout, settings.keep_alive_timeout, 2.5
     )
-    return max(shortest / 5, 0.02)
+    return max(min(shortest, *_ws_limits(settings)) / 5, 0.02)
+
+
+def _ws_beat(settings: Settings) -> float:
+    """Seconds between two looks at a WebSocket: each limit is kept to within a quarter."""
+    return min(min(_ws_limits(settings)) / LOOKS, LONGEST_BEAT)
+
+
+def _ws_limits(settings: Settings) -> list[float]:
+    """The time limits of a WebSocket that are on."""
+    limits = (
+        settings.ws_ping_interval,
+        settings.ws_ping_timeout,
+        settings.ws_idle_timeout,
+        settings.ws_handshake_timeout,
+        settings.body_timeout,
+        settings.write_timeout,
+    )
+    return [limit for limit in limits if limit]
 
 
 def _spare_descriptors() -> int:

@@ -11,7 +11,6 @@ Everything here only reads, and may be called at any moment: in the middle of a 
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import logging
 import signal
 import sys
@@ -21,15 +20,14 @@ from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, final
 
-from aioserve.observe.log import open_stream
+from aioserve.observe.faults import watch_for_faults
 from aioserve.worker.places import frames, in_application, is_theirs, place, spell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from aioserve.worker.cycle import Cycle
-    from aioserve.worker.server import Server
+    from aioserve.worker.server import InFlight, Server
 
 log = logging.getLogger("aioserve")
 
@@ -76,7 +74,7 @@ class Stacks:
         lines += self._threads(frame)
         return "\n".join(lines)
 
-    def requests(self) -> Iterator[tuple[Cycle, asyncio.Task[Any] | None]]:
+    def requests(self) -> Iterator[tuple[InFlight, asyncio.Task[Any] | None]]:
         """Every request in flight and its task; None: it runs right now and has never waited yet."""
         if self.server is None:
             return
@@ -87,7 +85,7 @@ class Stacks:
             if cycle not in tasks:
                 yield cycle, current
 
-    def _line(self, cycle: Cycle, task: asyncio.Task[Any] | None, frame: FrameType | None) -> str:
+    def _line(self, cycle: InFlight, task: asyncio.Task[Any] | None, frame: FrameType | None) -> str:
         if task is None:
             return describe(cycle)
         where = f"RUNNING at {running(frame)}" if task is self.current() else f"at {place(task)}"
@@ -120,20 +118,7 @@ class Stacks:
         return lines
 
 
-def watch_for_faults(*, usr2: bool = False) -> None:
-    """Let a fatal signal write the stacks of all threads to the log's stream, and USR2 too. Again after it was opened.
-
-    USR2 then goes on to the handler that was there before.
-    """
-    stream = open_stream()
-    if stream is None:
-        return
-    faulthandler.enable(stream)
-    if usr2:
-        faulthandler.register(signal.SIGUSR2, file=stream, all_threads=True, chain=True)
-
-
-def describe(cycle: Cycle) -> str:
+def describe(cycle: InFlight) -> str:
     """One request: which, whose, how old, how far."""
     client = cycle.scope.get("client")
     whose = f"{client[0]}:{client[1]}" if client else "a unix peer"

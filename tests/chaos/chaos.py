@@ -35,6 +35,7 @@ class Wish:
     """What a run is to be like."""
 
     accept: str = "shared"
+    steal: str = "late"
     workers: int = 3
     seconds: float = 0.0  # 0: each operation that is not left out, once
     seed: int = 0
@@ -72,6 +73,8 @@ class Report:
             found.append(f"{after.processes} processes, {before.processes} before")
         if after.master - before.master:
             found.append(f"the master holds more than before: {after.master - before.master}")
+        if after.front - before.front:
+            found.append(f"the dispatcher holds more than before: {after.front - before.front}")
         most = max(before.workers, key=lambda one: one.total())
         found += [f"a worker holds more than before: {one - most}" for one in after.workers if one - most]
         if after.resident > before.resident + GROWTH_LIMIT:
@@ -90,7 +93,8 @@ def run_unplanned(wish: Wish) -> Report:
         "timeout": {"worker": unplanned.WORKER_LIMIT},
         "limit": {"worker_memory": f"{unplanned.MEMORY_LIMIT_MIB}MiB"},
     }
-    return _run(wish, "unplanned", unplanned.round_of_mishaps, changes)
+    steps = unplanned.WITH_A_DISPATCHER if wish.accept == "dispatch" else ()
+    return _run(wish, "unplanned", lambda: (*unplanned.round_of_mishaps(), *steps), changes)
 
 
 def run_tight(wish: Wish) -> Report:
@@ -111,7 +115,8 @@ def _run(
     unix: bool = False,
     descriptors: int = 0,
 ) -> Report:
-    report = Report(f"{part}, --accept {wish.accept}, {wish.workers} workers, seed {wish.seed}")
+    steal = f" --steal {wish.steal}" if wish.accept == "reuseport" else ""
+    report = Report(f"{part}, --accept {wish.accept}{steal}, {wish.workers} workers, seed {wish.seed}")
     try:
         with tempfile.TemporaryDirectory(prefix="chaos-") as name:
             path = f"{name}/chaos.sock" if unix else None
@@ -153,7 +158,7 @@ def _do(scene: Scene, wish: Wish, steps: Callable[[], Sequence[Step]], report: R
 def _settings(wish: Wish, path: str | None) -> Settings:
     return {
         "listen": {"bind": ["127.0.0.1:0", *([f"unix:{path}"] if path else [])]},
-        "process": {"workers": wish.workers, "accept": wish.accept, "loop": wish.loop},
+        "process": {"workers": wish.workers, "accept": wish.accept, "steal": wish.steal, "loop": wish.loop},
         "http": {"parser": wish.http},
         "log": {"access": False},
     }

@@ -9,7 +9,12 @@ import pytest
 from tests.process.clients import Load
 from tests.process.servers import Served, wait_until
 
-MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2")}
+MODES = {
+    "dispatch": ("--workers", "2", "--accept", "dispatch"),
+    "late": ("--workers", "2", "--reuseport"),
+    "always": ("--workers", "2", "--reuseport", "--steal", "always"),
+    "shared": ("--workers", "2"),
+}
 
 
 @pytest.mark.parametrize("mode", MODES)

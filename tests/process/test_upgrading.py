@@ -13,7 +13,12 @@ from tests.process.clients import Client, Load
 from tests.process.servers import Served, wait_until
 from tests.process.test_reloading import Service
 
-MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2")}
+MODES = {
+    "dispatch": ("--workers", "2", "--accept", "dispatch"),
+    "late": ("--workers", "2", "--reuseport"),
+    "always": ("--workers", "2", "--reuseport", "--steal", "always"),
+    "shared": ("--workers", "2"),
+}
 
 
 @pytest.fixture(params=MODES)

@@ -60,7 +60,6 @@ def test_every_flag_of_uvicorn_is_taken_or_refused_with_a_sentence(flag, value):
         "--proxy-allow-from x",
         "--ktls",
         "--tls-processes 1",
-        "--steal late",
     ],
 )
 def test_habits_from_gunicorn_and_flags_of_later_versions_are_refused(argument):
@@ -110,7 +109,7 @@ def test_a_refused_value_belongs_to_a_setting():
     assert {path for path, _ in REFUSED_VALUES} <= {setting.path for setting in SETTINGS.values()}
 
 
-@pytest.mark.parametrize("name", ["ws_something_new", "websocket_ping", "ssl_new", "tls", "ssl", "tls_cert"])
+@pytest.mark.parametrize("name", ["ssl_new", "tls", "ssl", "tls_cert"])
 def test_a_whole_family_is_refused(name):
     assert "not" in refusal(name)
 
