@@ -9,6 +9,7 @@ import pytest
 from websockets.frames import Close, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
+import aioserve
 from aioserve.errors import AppError, ClientDisconnected
 from aioserve.observe.scoreboard import MESSAGES_RECEIVED, MESSAGES_SENT, WEBSOCKETS, WEBSOCKETS_TOTAL
 from aioserve.worker.drain import drain
@@ -113,7 +114,7 @@ async def test_the_scope_is_that_of_the_newest_spec(connect):
         "type": "websocket", "asgi": {"version": "3.0", "spec_version": "2.5"}, "http_version": "1.1", "scheme": "ws",
         "path": "/chat/é", "raw_path": b"/chat/%C3%A9", "query_string": b"a=b", "root_path": "",
         "client": ("192.0.2.7", 50000), "server": ("192.0.2.1", 80), "subprotocols": ["a", "b"], "state": {},
-        "extensions": {"websocket.http.response": {}},
+        "extensions": {"websocket.http.response": {}, "aioserve.offload": aioserve.offload},
     }  # fmt: skip
     await app.do("return")
 
