@@ -15,6 +15,8 @@ from aioserve.errors import BootError
 from aioserve.observe.access import open_access_log
 from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
+from aioserve.offloading.api import pooled
+from aioserve.offloading.settings import Settings as PoolSettings
 from aioserve.worker.assemble import assemble
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.gate import nobody
@@ -186,17 +188,18 @@ def _run(
 
         loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
         try:
-            await serve_until_stopped(
-                Settings.of(config),
-                assembled,
-                listeners,
-                backlog=config.listen.backlog,
-                access=access,
-                row=row,
-                stop=stop,
-                on_ready=on_ready,
-                on_server=on_server,
-            )
+            async with pooled(PoolSettings.of(config), row.cells if row is not None else None):
+                await serve_until_stopped(
+                    Settings.of(config),
+                    assembled,
+                    listeners,
+                    backlog=config.listen.backlog,
+                    access=access,
+                    row=row,
+                    stop=stop,
+                    on_ready=on_ready,
+                    on_server=on_server,
+                )
         finally:
             lag.close()
             if access is not None:
