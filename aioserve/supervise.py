@@ -30,8 +30,9 @@ from aioserve.system import hooks
 from aioserve.system.hooks import Moment
 from aioserve.system.process import end_with_parent
 from aioserve.worker.early import Early, StoppedEarly
-from aioserve.worker.main import CLEAN, run_worker
+from aioserve.worker.main import CLEAN, one_loop, run_worker
 from aioserve.worker.preload import preload
+from aioserve.worker.threads import many_loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -96,7 +97,8 @@ class _Server:
         self._start: Final = start
         self._pid: Final = os.getpid()
         self._hooks: Final = _load_hooks(config)
-        self._applications: Final[Applications | None] = preload(config) if config.process.preload else None
+        self._applications: Final[list[Applications]] = preload(config) if config.process.preload else []
+        self._body: Final = many_loops if config.process.accept == "threads" else one_loop
 
     def run(self) -> int:
         config, start = self._config, self._start
@@ -155,7 +157,14 @@ class _Server:
         run_hook(found, "on_worker_start", slot=birth.slot, generation=birth.generation)
         birth.channel.then = lambda: run_hook(found, "on_worker_ready", slot=birth.slot, generation=birth.generation)
         listeners = self._acceptor.listeners(birth.slot)
-        return run_worker(config, listeners, row=birth.row, reporter=birth.channel, applications=self._applications)
+        return run_worker(
+            config,
+            listeners,
+            row=birth.row,
+            reporter=birth.channel,
+            applications=self._applications,
+            body=self._body,
+        )
 
     def _reopen_logs(self) -> None:
         logs.reopen()

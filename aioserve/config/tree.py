@@ -129,15 +129,24 @@ class Process:
         ),
     ] = 1
     accept: Annotated[
-        Literal["shared", "single", "reuseport"],
+        Literal["shared", "single", "reuseport", "threads"],
         Doc(
             "shared: all workers accept from one socket; reuseport: each has its own, the kernel balances; "
-            "single: one process, no supervisor",
+            "threads: as shared, and each worker has several loops in threads; single: one process, no supervisor",
             flag="accept",
             restart=True,
             switches=(("reuseport", "reuseport"),),
         ),
     ] = "shared"
+    threads: Annotated[
+        int,
+        values.THREADS,
+        Doc(
+            "with --accept threads, event loops in each worker, each in its thread with its own lifespan; auto: all "
+            "workers together have one per CPU that affinity and cgroup allow",
+            flag="threads",
+        ),
+    ] = values.AUTO
     loop: Annotated[
         Literal["auto", "uvloop", "asyncio"], Doc("the event loop; auto is uvloop where installed", flag="loop")
     ] = "auto"
