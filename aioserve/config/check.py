@@ -123,7 +123,7 @@ def _no_mistaken_pattern(given: dict[str, Given], found: Mistakes) -> None:
 def _threads_without_their_pattern(given: dict[str, Given], found: Mistakes) -> list[str]:
     """A pattern that was chosen in a higher layer leaves a number of threads in a lower one without use."""
     threads, accept = given.get("process.threads"), given.get("process.accept")
-    if threads is None or threads.value is None or (accept is not None and accept.value in {"threads", None}):
+    if threads is None or not threads.value or (accept is not None and accept.value in {"threads", None}):
         return []
     if accept is not None and accept.layer > threads.layer:
         return [f"{threads.place} has no effect with {accept.value} ({accept.place})"]

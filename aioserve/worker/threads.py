@@ -41,7 +41,6 @@ from aioserve.worker.usher import Lane, Usher
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aioserve.observe.scoreboard import Row
     from aioserve.worker.main import Work
 
 log = logging.getLogger("aioserve")
@@ -69,10 +68,11 @@ class _Threads:
     """All loops of this worker, as one."""
 
     def __init__(self, work: Work, stop: Stop) -> None:
-        assert work.row is not None, "this pattern has a master"
+        assert work.row is not None and work.recycle is not None, "this pattern has a master"
         self._work: Final = work
         self._stop: Final = stop
-        self._row: Final[Row] = work.row
+        self._row: Final = work.row
+        self._recycle: Final = work.recycle
         self._loop: Final = asyncio.get_running_loop()
         self._settings: Final = Settings.of(work.config)
         # A stop is announced once for all, by the main thread.
@@ -85,6 +85,7 @@ class _Threads:
         ]
         self._started: Final[list[LoopThread]] = []
         self._died = False
+        self._stuck = False
         self._quickly: Final = self._loop.create_task(self._hurry())
         self._timer: asyncio.TimerHandle | None = None
 
@@ -128,8 +129,9 @@ class _Threads:
         stopping = self._loop.create_task(self._stop.requested.wait())
         served = self._loop.create_task(_all_done(thread.ready for thread in self._threads))
         ended = [thread.ended for thread in self._threads]
+        news: set[asyncio.Future[Any]] = {stopping, served, *ended}
         try:
-            await asyncio.wait({stopping, served, *ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(news, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
             served.cancel()
@@ -147,7 +149,7 @@ class _Threads:
         usher = Usher(
             self._loop, lanes, work.listeners, self._settings, backlog=work.config.listen.backlog, row=self._row
         )
-        recycling = Recycling(self._settings, self, work.recycle or _nobody, now=self._loop.time())
+        recycling = Recycling(self._settings, self, self._recycle, now=self._loop.time())
         for thread, lane in zip(self._threads, lanes, strict=True):
             thread.ended.add_done_callback(functools.partial(self._left, thread.name, lane))
         await usher.open()
@@ -168,16 +170,33 @@ class _Threads:
             return
         self._died = True
         why = trim(error) if error is not None else "it has ended by itself"
-        log.critical("%s has died, and its connections with it: a successor of this worker is asked for\n%s", name, why)
+        log.critical("%s has died, and its connections with it\n%s", name, why)
         if all(thread.ended.done() for thread in self._threads):
             self._stop.quickly()
         else:
-            (self._work.recycle or _nobody)(f"{name} has died")
+            self._recycle(f"{name} has died")
 
     async def _hurry(self) -> None:
         await self._stop.quick.wait()
         for thread in self._started:
             thread.stop(quick=True)
+
+    def _look_for_stuck(self, now: int) -> None:
+        """Ask for a successor when one loop has stood still for half of what the master allows.
+
+        At the limit the worker is killed, and with it the requests of its other loops that have not drained by then.
+        """
+        limit = self._work.config.timeout.worker
+        if not limit or self._stuck or self.draining:
+            return
+        for thread in self._threads:
+            still = (now - thread.row.cells[HEARTBEAT_NS]) / 1e9
+            if still >= limit / 2 and not thread.ended.done():
+                self._stuck = True
+                reason = f"{thread.name} has stood still for {still:.1f} s"
+                log.warning("asking for a successor: %s", reason)
+                self._recycle(reason)
+                return
 
     def _reopen_logs(self) -> None:
         reopen()
@@ -190,7 +209,9 @@ class _Threads:
     def _beat(self, usher: Usher, recycling: Recycling) -> None:
         cells = self._row.cells
         turning = [thread.row.cells for thread in self._threads if not thread.ended.done()]
-        cells[HEARTBEAT_NS] = min((loop[HEARTBEAT_NS] for loop in turning), default=time.monotonic_ns())
+        now = time.monotonic_ns()
+        cells[HEARTBEAT_NS] = min((loop[HEARTBEAT_NS] for loop in turning), default=now)
+        self._look_for_stuck(now)
         cells[LAG_NS] = max((loop[LAG_NS] for loop in turning), default=0)
         cells[LAG_WORST_NS] = max((loop[LAG_WORST_NS] for loop in turning), default=0)
         cells[REQUESTS] = sum(loop[REQUESTS] for loop in turning)
@@ -198,10 +219,6 @@ class _Threads:
         usher.beat()
         recycling.beat(self._loop.time(), 0.0)
         self._timer = self._loop.call_later(BEAT, self._beat, usher, recycling)
-
-
-def _nobody(reason: str) -> None:
-    """There is nobody to ask for a successor."""
 
 
 async def _all_done(futures: Iterable[asyncio.Future[Any]]) -> None:

@@ -9,7 +9,12 @@ import pytest
 
 from tests.process.servers import Served, wait_until
 
-MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2"), "single": ("--accept", "single")}
+MODES = {
+    "reuseport": ("--workers", "2", "--reuseport"),
+    "shared": ("--workers", "2"),
+    "single": ("--accept", "single"),
+    "threads": ("--accept", "threads", "--threads", "2"),
+}
 MOUNTS = ("--mount", "/api=named:api", "--mount", "/admin=named:admin")
 
 

@@ -12,7 +12,12 @@ from tests.process.servers import Served, wait_until
 
 pytestmark = pytest.mark.slow
 
-MODES = [("--workers", "2"), ("--workers", "2", "--reuseport"), ("--accept", "single")]
+MODES = [
+    ("--workers", "2"),
+    ("--workers", "2", "--reuseport"),
+    ("--accept", "single"),
+    ("--accept", "threads", "--threads", "2"),
+]
 LOOPS = ["uvloop", "asyncio"]
 
 

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FRAMEWORKS = ("starlette", "fastapi", "django", "litestar", "quart")
-MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2")}
+MODES = {
+    "reuseport": ("--workers", "2", "--reuseport"),
+    "shared": ("--workers", "2"),
+    "threads": ("--accept", "threads", "--threads", "2"),
+}
 
 #: How far the resident memory of a worker may rise above what it was, while 100 MiB pass through it. The buffers of a
 #: connection hold well under one MiB; the remainder is room for the framework's own and for the allocator.

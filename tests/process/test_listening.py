@@ -12,7 +12,12 @@ import pytest
 from tests.process.clients import Client
 from tests.process.servers import PATIENCE, Served
 
-MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2"), "single": ("--accept", "single")}
+MODES = {
+    "reuseport": ("--workers", "2", "--reuseport"),
+    "shared": ("--workers", "2"),
+    "single": ("--accept", "single"),
+    "threads": ("--accept", "threads", "--threads", "2"),
+}
 
 
 @pytest.fixture(params=MODES)

@@ -9,7 +9,11 @@ import pytest
 from tests.process.clients import Load
 from tests.process.servers import Served, wait_until
 
-MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2")}
+MODES = {
+    "reuseport": ("--workers", "2", "--reuseport"),
+    "shared": ("--workers", "2"),
+    "threads": ("--accept", "threads", "--threads", "2", "--workers", "2"),
+}
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -13,7 +13,11 @@ from tests.process.clients import Client, Load
 from tests.process.servers import Served, wait_until
 from tests.process.test_reloading import Service
 
-MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2")}
+MODES = {
+    "reuseport": ("--workers", "2", "--reuseport"),
+    "shared": ("--workers", "2"),
+    "threads": ("--accept", "threads", "--threads", "2"),
+}
 
 
 @pytest.fixture(params=MODES)
