@@ -48,9 +48,10 @@ ROOM_BEATS: Final = 5
 class Lane:
     """One loop. All but ``receive`` and ``answered`` is the usher's."""
 
-    __slots__ = ("answered", "asked", "asked_at", "closed", "handed", "inbox", "loop", "seen", "server")
+    __slots__ = ("answered", "asked", "asked_at", "closed", "handed", "inbox", "loop", "patience", "seen", "server")
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, *, patience: float = PATIENCE) -> None:
+        self.patience = patience
         self.server: Final = server
         self.loop: Final = loop
         #: Both sides take from it; whoever has taken a connection has it (deques are safe to use from several threads).
@@ -86,7 +87,7 @@ class Lane:
         if answered != self.seen:
             self.seen = answered
             self.asked_at = now
-        return self.asked != answered and now - self.asked_at > PATIENCE and not self.closed
+        return self.asked != answered and now - self.asked_at > self.patience and not self.closed
 
     def rank(self, now: float) -> tuple[bool, bool, int]:
         """The lower, the sooner it gets the next connection."""

@@ -16,7 +16,7 @@ from tests.process.test_reloading import Service
 MODES = {
     "reuseport": ("--workers", "2", "--reuseport"),
     "shared": ("--workers", "2"),
-    "threads": ("--accept", "threads", "--threads", "2"),
+    "threads": ("--workers", "2", "--accept", "threads", "--threads", "2"),
 }
 
 

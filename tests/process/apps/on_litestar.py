@@ -48,4 +48,8 @@ async def stream() -> Stream:
     return Stream(payload.achunks())
 
 
-app = Litestar([page, echo, upload, raw_upload, stream], request_max_body_size=LIMIT)
+def create_app() -> Litestar:
+    return Litestar([page, echo, upload, raw_upload, stream], request_max_body_size=LIMIT)
+
+
+app = create_app()
