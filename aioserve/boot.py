@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aioserve import surroundings
+from aioserve.accept.dispatch import Dispatch
 from aioserve.accept.reuseport import ReusePort
 from aioserve.accept.shared import Shared
 from aioserve.accept.sockets import SocketOptions
@@ -140,6 +141,8 @@ def choose_acceptor(
             log.warning("%s was passed in and no address names it: its clients wait in vain", one)
     if config.process.accept == "reuseport":
         return ReusePort(addresses, config.process.workers, options)
+    if config.process.accept == "dispatch":
+        return Dispatch(addresses, config.process.workers, options)
     return Shared(addresses, options)
 
 

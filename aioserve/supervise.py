@@ -25,17 +25,17 @@ from aioserve.master.slots import Policy, RoleSpec
 from aioserve.master.turns import TurningPoints
 from aioserve.master.watcher import run_watcher
 from aioserve.observe import log as logs
-from aioserve.observe.scoreboard import Scoreboard
+from aioserve.observe.scoreboard import SEATS, Scoreboard
 from aioserve.system import hooks
 from aioserve.system.hooks import Moment
-from aioserve.system.process import end_with_parent
+from aioserve.system.process import end_with_parent, name_process
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.main import CLEAN, one_loop, run_worker
 from aioserve.worker.preload import preload
 from aioserve.worker.threads import many_loops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from aioserve.accept.base import Acceptor
     from aioserve.config.tree import Config
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from aioserve.master.notify import Manager
     from aioserve.master.observer import Observer
     from aioserve.master.upgrade import Origin, Predecessor
+    from aioserve.observe.scoreboard import Row
     from aioserve.system.hooks import Hook
     from aioserve.system.identity import Identity
     from aioserve.system.pidfile import PidFile
@@ -97,6 +98,7 @@ class _Server:
         self._start: Final = start
         self._pid: Final = os.getpid()
         self._hooks: Final = _load_hooks(config)
+        self._workers: list[list[Row]] = []  # both rows of each slot
         self._applications: Final[list[Applications]] = preload(config) if config.process.preload else []
         self._body: Final = many_loops if config.process.accept == "threads" else one_loop
 
@@ -106,7 +108,10 @@ class _Server:
         specs = [RoleSpec(role=Role.WORKER, slots=workers, reloads=True, required=True, most=max(2 * workers, ROOM))]
         if config.reload.enabled:
             specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
+        if self._acceptor.dispatcher is not None:
+            specs.append(RoleSpec(role=Role.DISPATCHER, slots=1, reloads=True, required=True, leads=True))
         scoreboard = Scoreboard(sum(spec.room for spec in specs))
+        self._workers = [[scoreboard.row(slot, seat) for seat in range(SEATS)] for slot in range(specs[0].room)]
         first = self._generation(config)
         run_hook(self._hooks, "on_master_start")
         return Master(
@@ -117,7 +122,7 @@ class _Server:
             scoreboard=scoreboard,
             log=say,
             reopen_logs=self._reopen_logs,
-            observers=self._observers(scoreboard),
+            observers=self._observers(),
             origin=start.origin,
             predecessor=start.predecessor,
         ).run()
@@ -150,6 +155,8 @@ class _Server:
             end_with_parent(self._pid)
             if birth.role is Role.WATCHER:
                 return run_watcher(config.reload, config.app.dir, birth)
+            if birth.role is Role.DISPATCHER:
+                return self._be_dispatcher(birth)
             found = hooks.load(config, hooks.WORKER)
         except BootError as error:
             birth.channel.failed(str(error), error.detail)
@@ -166,6 +173,12 @@ class _Server:
             body=self._body,
         )
 
+    def _be_dispatcher(self, birth: Birth) -> int:
+        dispatcher = self._acceptor.dispatcher
+        assert dispatcher is not None, "there is no such role"
+        name_process("dispatcher")
+        return dispatcher.run(self._workers, birth.row, birth.channel)
+
     def _reopen_logs(self) -> None:
         logs.reopen()
         self._give_logs_away(self._config)
@@ -174,10 +187,10 @@ class _Server:
         if self._start.identity is not None:
             surroundings.own_logs(config, self._start.identity)
 
-    def _observers(self, scoreboard: Scoreboard) -> list[Observer]:
+    def _observers(self) -> list[Observer]:
         observers: list[Observer] = []
         if self._start.manager is not None:
-            observers.append(_tell(self._start.manager, scoreboard, guest=self._start.predecessor is not None))
+            observers.append(_tell(self._start.manager, self._workers, guest=self._start.predecessor is not None))
         if self._start.pid_file is not None:
             observers.append(Namesake(self._start.pid_file))
         return [*observers, TurningPoints(self._hooks, pid=self._pid)]
@@ -220,11 +233,11 @@ def _load_hooks(config: Config) -> dict[str, Hook]:
     return found
 
 
-def _tell(manager: Manager, scoreboard: Scoreboard, *, guest: bool) -> Observer:
+def _tell(manager: Manager, workers: Sequence[Sequence[Row]], *, guest: bool) -> Observer:
     """What tells the service manager how the server is."""
 
     def healthy() -> bool:
-        rows = (row.snapshot() for row in scoreboard)
+        rows = (row.snapshot() for seats in workers for row in seats)
         return any_turns(rows, time.monotonic_ns(), manager.watchdog or 0.0)
 
     return ServiceManager(

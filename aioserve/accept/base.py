@@ -30,11 +30,13 @@ none, which is why a child drops the sockets of other slots.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
+
+    from aioserve.observe.scoreboard import Row
 
 
 @final
@@ -46,6 +48,32 @@ class Listener:
     address: str  # for people: "http://127.0.0.1:8000", "unix:/run/x.sock"
     server: tuple[str, int | None] | None  # the ASGI `server` value; None: a wildcard is bound, ask each connection
     scheme: str = "http"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Channel:
+    """Where connections come from that a dispatcher has accepted (``aioserve.accept.passing``)."""
+
+    sock: socket.socket
+    listeners: Sequence[Listener]  # whose connections they are: each comes with its index here
+
+
+Source: TypeAlias = Listener | Channel
+
+
+class Reporter(Protocol):
+    """Where a child says how far it is. Its descriptor reads end-of-file when the master has gone."""
+
+    def ready(self) -> None: ...
+    def fileno(self) -> int: ...
+
+
+class Dispatcher(Protocol):
+    """What accepts for all workers, in a process of its own."""
+
+    def run(self, workers: Sequence[Sequence[Row]], row: Row, reporter: Reporter) -> int:
+        """Until it is told to leave; the exit status. ``workers`` are both rows of each slot."""
 
 
 @final
@@ -66,17 +94,24 @@ class Acceptor(Protocol):
     #: Seconds between ``retire`` and TERM.
     linger: float
 
+    @property
+    def dispatcher(self) -> Dispatcher | None:
+        """What a process of its own runs; None: every worker accepts by itself."""
+
     def open(self, inherited: Sequence[Inherited] = ()) -> None:
         """Bind and listen on everything, or raise BindError and leave nothing open.
 
         What was inherited for an address that is still wanted is used as it is; the rest of it is closed.
         """
 
-    def listeners(self, slot: int) -> list[Listener]:
+    def listeners(self, slot: int) -> Sequence[Source]:
         """What the worker of this slot accepts from. The same answer for every generation of the slot."""
 
     def keep_only(self, slot: int | None) -> None:
-        """In a child: close what belongs to other slots. None: this process accepts nothing at all."""
+        """In a child: close what belongs to other slots. None: this process accepts nothing at all.
+
+        The dispatcher's process keeps everything.
+        """
 
     def grow(self, slot: int) -> None:
         """In the parent, before the first fork of a new slot: bind its sockets. Raises BindError."""

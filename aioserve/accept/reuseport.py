@@ -48,6 +48,7 @@ class ReusePort:
     """An ``Acceptor``."""
 
     linger: float = LINGER
+    dispatcher: Final = None
 
     def __init__(
         self, addresses: Iterable[Address], slots: int, options: SocketOptions, *, platform: str = sys.platform

@@ -37,6 +37,7 @@ class Shared:
     """An ``Acceptor``."""
 
     linger: float = 0.0
+    dispatcher: Final = None
 
     def __init__(self, addresses: Iterable[Address], options: SocketOptions) -> None:
         self._wanted: Final = list(dict.fromkeys(addresses))

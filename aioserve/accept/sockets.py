@@ -30,6 +30,16 @@ if TYPE_CHECKING:
 
 Resolved: TypeAlias = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
+#: accept(2): the connection that was next broke before it was accepted, or a firewall forbids it. There may be others.
+BROKEN: Final = frozenset({
+    errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    errno.ENETUNREACH, errno.EOPNOTSUPP, errno.ENOPROTOOPT,
+})  # fmt: skip
+
+#: How long a door is left alone at which nothing can be accepted (no descriptors, no memory), in seconds; asyncio's
+#: figure. Without it the loop would spin, because the listener stays readable.
+NO_ROOM_SECONDS: Final = 1.0
+
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 # Port 0 and several addresses: the port that is free for the first is taken for the second now and then.
 _PORT_ATTEMPTS: Final = 16

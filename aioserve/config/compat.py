@@ -1,7 +1,7 @@
 """Flags that people bring from uvicorn and gunicorn, or find in plans, and that this version does not have.
 
 Each is refused with a sentence that is true today: what to use or do instead. They are not settings, they do not appear
-in the help, and the same table answers for variables (``AIOSERVE_WS``) and TOML keys (``[ws] max_size``).
+in the help, and the same table answers for variables (``AIOSERVE_KTLS``) and TOML keys (``[ssl] keyfile``).
 """
 
 from __future__ import annotations
@@ -24,10 +24,7 @@ class Refused:
         return (f"-{self.short}/" if self.short else "") + "--" + self.name.replace("_", "-")
 
 
-_WS = (
-    "WebSockets are not served in this version; leave the option out, and route WebSocket paths to another server in "
-    "the proxy in front"
-)
+_WS = "is not needed: there is one implementation, on the Sans-I/O layer of websockets; use auto, or none"
 _HTTP2 = "HTTP/2 is not served in this version; let a proxy such as nginx, Caddy or HAProxy speak it to clients"
 _TLS = (
     "TLS is not in this version; let nginx, Caddy, HAProxy or the load balancer hold the certificate and forward plain "
@@ -49,17 +46,6 @@ _LIMIT_HEADERS = "use --limit-request-line, --limit-header-fields and --limit-he
 
 _TABLE = (
     # uvicorn's
-    *(
-        Refused(name, _WS)
-        for name in (
-            "ws",
-            "ws_max_size",
-            "ws_max_queue",
-            "ws_ping_interval",
-            "ws_ping_timeout",
-            "ws_per_message_deflate",
-        )
-    ),
     Refused("http2", _HTTP2, value=False),
     *(
         Refused(name, _TLS)
@@ -129,9 +115,9 @@ REFUSED = {refused.name: refused for refused in _TABLE}
 
 # Values that other servers or later versions know, by the path of the setting.
 REFUSED_VALUES = {
-    ("process.accept", "dispatch"): "is not in this version; use shared, reuseport, threads or single",
     ("process.loop", "zuvloop"): "is not supported; use uvloop, or auto",
     ("http.parser", "zttp"): "is not supported; use httptools, h11 or auto",
+    **{("ws.mode", name): _WS for name in ("websockets", "websockets-sansio", "wsproto")},
     # In the place of APP: the commands of a later version.
     ("app.target", "ctl"): "is not in this version; signal the master instead (HUP reloads, TERM drains and stops)",
     (
@@ -147,8 +133,6 @@ def refusal(name: str) -> str:
     if refused is not None:
         return refused.sentence
     # Later inventions of these families deserve the same answer.
-    if name.startswith(("ws_", "websocket")):
-        return _WS
     if name in {"ssl", "tls"} or name.startswith(("ssl_", "tls_")):
         return _TLS
     return ""

@@ -129,9 +129,10 @@ class Process:
         ),
     ] = 1
     accept: Annotated[
-        Literal["shared", "single", "reuseport", "threads"],
+        Literal["shared", "single", "reuseport", "dispatch", "threads"],
         Doc(
             "shared: all workers accept from one socket; reuseport: each has its own, the kernel balances; "
+            "dispatch: a process accepts and gives each connection to the worker with the fewest; "
             "threads: as shared, and each worker has several loops in threads; single: one process, no supervisor",
             flag="accept",
             restart=True,
@@ -197,6 +198,26 @@ class Http:
     ] = ()
     server_header: Annotated[Switch, Doc("send Server", flag="server-header")] = True
     date_header: Annotated[Switch, Doc("send Date", flag="date-header")] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ws:
+    mode: Annotated[
+        Literal["auto", "none"], Doc("none: a WebSocket handshake is served as a plain request", flag="ws")
+    ] = "auto"
+    max_size: Annotated[Size, Doc("a message, then it is closed with 1009; 0 is no limit", low=0)] = 16 * 1024 * 1024
+    max_queue: Annotated[
+        Count, Doc("messages, or 64 KiB of them, that may wait for the application before reading pauses", low=1)
+    ] = 32
+    ping_interval: Annotated[Seconds, Doc("ping the client so often; 0: never")] = 20.0
+    ping_timeout: Annotated[Seconds, Doc("for anything to come after a ping; 0 is no limit")] = 20.0
+    per_message_deflate: Annotated[
+        bool, values.YES_OR_NO, Doc("compress messages of 256 bytes and more, for clients that offer it")
+    ] = True
+    idle_timeout: Annotated[Seconds, Doc("for a message, either way, then it is closed with 1001; 0 is no limit")] = 0.0
+    handshake_timeout: Annotated[Seconds, Doc("for the application to accept or refuse, then 503; 0 is no limit")] = (
+        30.0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,6 +374,7 @@ class Config:
     listen: Annotated[Listen, Doc("Listening", restart=True)] = field(default_factory=Listen)
     process: Annotated[Process, Doc("Processes")] = field(default_factory=Process)
     http: Annotated[Http, Doc("HTTP")] = field(default_factory=Http)
+    ws: Annotated[Ws, Doc("WebSockets")] = field(default_factory=Ws)
     timeout: Annotated[Timeout, Doc("Timeouts (30, 30s, 500ms, 5m, 1h)")] = field(default_factory=Timeout)
     limit: Annotated[Limit, Doc("Limits (sizes: 8190, 64KiB, 1MiB)")] = field(default_factory=Limit)
     proxy: Annotated[Proxy, Doc("Behind a proxy")] = field(default_factory=Proxy)

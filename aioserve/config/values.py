@@ -295,3 +295,5 @@ MODE = Kind("MODE", "an octal file mode", parse_mode, native=(int,), spell=spell
 UMASK = Kind("MODE", "an octal file mode", parse_umask, native=(int,), spell=spell_mode)
 SWITCH = Kind("", "true or false", parse_switch, native=(bool,), spell=spell_switch)
 TRISTATE = Kind("", "true, false or auto", parse_tristate, native=(bool,), spell=spell_switch)
+# With a value on the command line, as uvicorn has it for some.
+YES_OR_NO = Kind("BOOLEAN", "true or false", parse_switch, native=(bool,), spell=spell_switch)

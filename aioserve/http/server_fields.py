@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from aioserve.http.tables import RESPONSE_FIELDS, STATUS_LINES
 
 if TYPE_CHECKING:
     from aioserve.types import Header
+
+#: What some statuses cannot do without, and their Connection. 9110 15.5.22: a 426 names the protocol to upgrade to;
+#: RFC 6455 4.4: and its version.
+_NOTHING: Final = (b"", b"connection: close\r\n")
+_ALONGSIDE: Final = {
+    426: (b"upgrade: websocket\r\nsec-websocket-version: 13\r\n", b"connection: upgrade, close\r\n"),
+    503: (b"retry-after: 1\r\n", b"connection: close\r\n"),
+}
 
 
 @final
@@ -51,15 +59,16 @@ class ServerFields:
 def plain_response(status: int, text: str, fields: ServerFields, *, head_request: bool = False) -> bytes:
     """A complete response of the server's own, in text, after which the connection closes."""
     body = b"" if head_request else text.encode() + b"\n"
-    retry = b"retry-after: 1\r\n" if status == 503 else b""
+    extra, connection = _ALONGSIDE.get(status, _NOTHING)
     return b"".join(
         (
             STATUS_LINES[status],
             b"content-type: text/plain; charset=utf-8\r\n",
             b"content-length: %d\r\n" % (len(text.encode()) + 1),
-            retry,
+            extra,
             fields.block,
-            b"connection: close\r\n\r\n",
+            connection,
+            b"\r\n",
             body,
         )
     )

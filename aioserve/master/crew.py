@@ -135,16 +135,35 @@ class Crew:
                 return
             sig = Sig.TERM
             child.move(Life.DRAINING)
-            child.deadline = self.now + policy.drain_delay + policy.grace + policy.margin
+            # Who leads has no requests to wait for, and the others wait for it.
+            drain = policy.drain_delay + policy.grace + policy.margin
+            child.deadline = self.now + (policy.quick_limit if child.slot.spec.leads else drain)
         child.told_to_leave = True
         self.kill(child, sig)
+
+    def send_home(self, *, accepting: bool = False) -> None:
+        """Tell everybody to leave whom a stop or a drain is about, as far as it goes now. Say it again later.
+
+        What leaders have accepted they pass on before they leave, and the others take it before they do: so these are
+        told when no leader is there any more. ``accepting``: leaders go on for now, while the others fail readiness. In
+        a quick stop nobody waits for anybody, and who still boots has nothing to wait for.
+        """
+        leaders_first = self.phase is not Phase.QUITTING and any(
+            slot.spec.leads and slot.children for slot in self.slots
+        )
+        for slot in self.slots:
+            leads = slot.spec.leads
+            may_go = not leaders_first or leads is not accepting
+            for child in slot.children:
+                if (self.stopping or slot.spec.required) and (may_go or (child.life is Life.BOOTING and not leads)):
+                    self.dismiss(child)
 
     def kill(self, child: Child, sig: Sig) -> None:
         self.actions.append(Kill(child.pid, sig))
 
     def steer(self, slot: Slot, *, away: bool) -> None:
-        """Let new connections go to other slots while nobody serves here, and back."""
-        if slot.spec.role is Role.WORKER and slot.avoided is not away:
+        """Let new connections go to other slots while nobody serves here, and back; at the end it does not matter."""
+        if slot.spec.role is Role.WORKER and slot.avoided is not away and not self.stopping:
             slot.avoided = away
             self.actions.append(Steer(slot.number, away=away))
 

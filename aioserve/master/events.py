@@ -19,6 +19,7 @@ class Role(enum.Enum):
     """What a slot is for. The value is what logs say."""
 
     WORKER = "worker"
+    DISPATCHER = "dispatcher"  # accepts for all workers and passes connections on
     WATCHER = "watcher"  # watches files for --reload
 
 

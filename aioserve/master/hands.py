@@ -202,11 +202,14 @@ class Hands:
         row.begin(generation=spawn.generation, started_ns=time.monotonic_ns())
         birth = channels.Birth(role=spawn.role, slot=spawn.slot, generation=spawn.generation, row=row, channel=theirs)
         worker = spawn.slot if spawn.role is Role.WORKER else None
+        accepts_for_all = spawn.role is Role.DISPATCHER
         child = self._generations[spawn.generation]
 
         def clear() -> None:
             mine.close()
-            self._leave_to_child(worker)
+            self._leave_to_child()
+            if not accepts_for_all:
+                self._acceptor.keep_only(worker)
             row.cells[PID] = os.getpid()
 
         try:
@@ -222,7 +225,7 @@ class Hands:
         self._listen(mine, pid)
         return Spawned(spawn.role, spawn.slot, spawn.seat, pid)
 
-    def _leave_to_child(self, worker: int | None) -> None:
+    def _leave_to_child(self) -> None:
         """In a new process: close what is the master's."""
         # A copy of the master's end in a sibling would keep that sibling's brothers from seeing the master die.
         for kin in self._kin.values():
@@ -230,4 +233,3 @@ class Hands:
         if self.predecessor is not None:
             self.predecessor.channel.close()
         self._close()
-        self._acceptor.keep_only(worker)

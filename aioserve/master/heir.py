@@ -102,8 +102,6 @@ class Heir:
         self._rollout.cancel()
         for slot in crew.required():
             slot.spawn_at = None
-            for child in slot.children:
-                crew.dismiss(child)
 
     def take_back(self, reason: str) -> None:
         """Serve again."""
@@ -111,7 +109,8 @@ class Heir:
         crew.dormant = False
         crew.say(Level.INFO, f"{reason}: this master takes its workers back")
         for slot in crew.required():
-            slot.spawn_at = crew.now
+            if slot.holder is None:
+                slot.spawn_at = crew.now
 
     def _lost(self, how: str, *, clean: bool = False) -> None:
         crew, was_ready = self._crew, self.ready

@@ -88,8 +88,8 @@ class Losses:
             crew.status = FAILED
             crew.say(
                 Level.ERROR,
-                f"{slot.label} has failed {slot.failures} times in a row, and no other worker serves well: the server "
-                "gives up. The lines above say why",
+                f"{slot.label} has failed {slot.failures} times in a row, and no other {slot.spec.role.value} serves "
+                "well: the server gives up. The lines above say why",
             )
             self._stop(Phase.STOPPING)
         elif delay:
@@ -104,6 +104,7 @@ class Losses:
         return not any(
             child.life is Life.READY and child.ready_at is not None and crew.now - child.ready_at >= policy.stable_after
             for other in crew.required()
+            if other.spec is slot.spec
             for child in other.children
         )
 

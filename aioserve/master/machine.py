@@ -6,7 +6,8 @@ gives up on loops that stand still, ``Heir`` is about a new master. Here are the
 
 - Start: every slot is filled at once.
 - Stop: TERM to all, KILL after grace and margin. A second request makes it quick: QUIT to all, KILL after 5 s. The
-  master's copies of the sockets are closed when the workers stop accepting, after ``Policy.drain_delay``.
+  master's copies of the sockets are closed when the workers stop accepting, after ``Policy.drain_delay``. Who leads (a
+  dispatcher) is told first, and the others when it has passed everything on and left.
 
 Each event handler records what is new and acts on the child concerned; ``_settle`` then does what follows from the
 state as a whole (fill empty slots, take the next step of a rollout, end). Whatever waits for a time is a deadline of a
@@ -328,6 +329,8 @@ class Machine:
         elif self._unlisten_at is not None and self._unlisten_at <= crew.now:
             self._unlisten_at = None
             crew.actions.append(Unlisten())
+        if crew.stopping or crew.dormant:
+            crew.send_home(accepting=self._unlisten_at is not None)
         if crew.stopping and not any(slot.children for slot in crew.slots):
             crew.move(Phase.GONE)
             level = Level.INFO if crew.status == CLEAN else Level.ERROR
@@ -341,7 +344,7 @@ class Machine:
         crew = self._crew
         if not self._announced and all(slot.ever_ready for slot in crew.required()):
             self._announced = True
-            count = len(list(crew.required()))
+            count = sum(slot.spec.role is Role.WORKER for slot in crew.required())
             workers = f"{count} worker{'' if count == 1 else 's'}"
             crew.say(Level.INFO, f"ready: {workers}")
             crew.mark(Milestone.SERVING, f"serving: {workers}")
@@ -360,5 +363,3 @@ class Machine:
         self._rollout.cancel()
         for slot in crew.slots:
             slot.spawn_at = None
-            for child in slot.children:
-                crew.dismiss(child)

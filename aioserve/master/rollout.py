@@ -38,7 +38,7 @@ class Reload:
     policy: Policy  # what it was
     queue: deque[Slot] = field(default_factory=deque)
     prepared: bool = False
-    total: int = 0
+    total: int = 0  # workers, and how many of them have been replaced
     replaced: int = 0
     failure: str = ""
 
@@ -127,7 +127,7 @@ class Rollout:
                 slot.spawn_at = crew.now
             else:
                 reload.queue.append(slot)
-        reload.total = len(reload.queue)
+        reload.total = sum(slot.spec is self._spec for slot in reload.queue)
         crew.fill()
 
     def refused(self, event: PrepareFailed) -> None:
@@ -135,7 +135,7 @@ class Rollout:
         if reload is not None and reload.generation == event.generation:
             reload.prepared = True
             reload.failure = event.reason
-            reload.total = sum(slot.spec.reloads for slot in self._crew.slots)
+            reload.total = sum(slot.spec is self._spec for slot in self._crew.slots)
 
     def grown(self, number: int) -> None:
         self._growing = False
@@ -154,7 +154,7 @@ class Rollout:
         if step is None or child is not step.successor:
             return False
         if self._reload is not None:
-            self._reload.replaced += 1
+            self._reload.replaced += child.slot.spec is self._spec
         for other in child.slot.children:
             if other is not child and other.stays:
                 crew.say(Level.INFO, f"{child.label} is ready and takes over from pid {other.pid}")

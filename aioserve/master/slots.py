@@ -78,6 +78,7 @@ class RoleSpec:
     reloads: bool  # replaced by a reload
     required: bool  # the server has started when it is ready, and cannot start without it; it serves and is watched
     most: int = 0  # it may grow to so many slots; 0: it stays as it is
+    leads: bool = False  # the others have their connections from it, and leave when it has left
 
     @property
     def room(self) -> int:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from aioserve.config.tree import Log
     from aioserve.types import Scope
 
+    Fields = dict[str, str | int | float | None]
+
 #: How long closing waits for a reader that does not read, in seconds.
 CLOSE_SECONDS: Final = 2.0
 
@@ -60,6 +62,15 @@ class Exchange(Protocol):
     def ended(self) -> float: ...
 
 
+class Session(Exchange, Protocol):
+    """A WebSocket: bytes are payload of messages, both ways. ``close_code`` is None if the handshake was refused."""
+
+    @property
+    def received_bytes(self) -> int: ...
+    @property
+    def close_code(self) -> int | None: ...
+
+
 @final
 class AccessLog:
     """Writes a line for each exchange to a sink."""
@@ -79,10 +90,19 @@ class AccessLog:
             "combined": lambda x: combined(x, self._received(x)),
             "json": lambda x: dump(fields(x, self._received(x))) + "\n",
         }[format]
+        self._render_session: Callable[[Session], str] = {
+            "line": session_line,
+            "combined": lambda x: session_combined(x, self._received(x)),
+            "json": lambda x: dump(session_fields(x, self._received(x))) + "\n",
+        }[format]
 
     def record(self, exchange: Exchange, /) -> None:
         """Call when the exchange has ended."""
         self._write(self._render(exchange))
+
+    def record_session(self, session: Session, /) -> None:
+        """Call when the WebSocket has ended, or its handshake was refused."""
+        self._write(self._render_session(session))
 
     def reopen(self) -> None:
         self._sink.reopen()
@@ -111,10 +131,17 @@ class LoggingAccessLog:
     def record(self, exchange: Exchange, /) -> None:
         """Call when the exchange has ended."""
         if self._logger.isEnabledFor(logging.INFO):
-            known = fields(exchange, self._clock() - (exchange.ended - exchange.started))
-            scope = exchange.scope
-            arguments = (_client(scope), scope["method"], _target(scope), scope["http_version"], exchange.status)
-            self._logger.info('%s - "%s %s HTTP/%s" %d', *arguments, extra=known)
+            self._log(exchange, fields(exchange, self._clock() - (exchange.ended - exchange.started)))
+
+    def record_session(self, session: Session, /) -> None:
+        """Call when the WebSocket has ended, or its handshake was refused."""
+        if self._logger.isEnabledFor(logging.INFO):
+            self._log(_Handshake(session), session_fields(session, self._clock() - (session.ended - session.started)))
+
+    def _log(self, exchange: Exchange, known: Fields) -> None:
+        scope = exchange.scope
+        arguments = (_client(scope), scope["method"], _target(scope), scope["http_version"], exchange.status)
+        self._logger.info('%s - "%s %s HTTP/%s" %d', *arguments, extra=known)
 
     def reopen(self) -> None:
         """The files are the handlers', which ``log.reopen`` looks after."""
@@ -159,7 +186,7 @@ def combined(x: Exchange, received: float) -> str:
     )
 
 
-def fields(x: Exchange, received: float) -> dict[str, str | int | float | None]:
+def fields(x: Exchange, received: float) -> Fields:
     """What is known of an exchange, by the names of the JSON form. ``path`` is as it came, percent-encoded."""
     scope = x.scope
     headers = dict(scope["headers"])
@@ -178,6 +205,38 @@ def fields(x: Exchange, received: float) -> dict[str, str | int | float | None]:
         "user_agent": _optional(headers.get(b"user-agent")),
         "host": _optional(headers.get(b"host")),
     }
+
+
+@final
+class _Handshake:
+    """A WebSocket as the request that it began with, which is a GET though its scope does not say so."""
+
+    def __init__(self, session: Session) -> None:
+        self.scope: Scope = {**session.scope, "method": "GET"}
+        self.status: int = session.status
+        self.sent_bytes: int = session.sent_bytes
+        self.started: float = session.started
+        self.first_byte: float = session.first_byte
+        self.ended: float = session.ended
+
+
+def session_line(x: Session) -> str:
+    """As for a request, with how it ended: ``... 101 Switching Protocols 13B 9ms, closed with 1000, 42B received``."""
+    begun = line(_Handshake(x))
+    return (
+        begun if x.close_code is None else f"{begun[:-1]}, closed with {x.close_code}, {x.received_bytes}B received\n"
+    )
+
+
+def session_combined(x: Session, received: float) -> str:
+    """As for a request, and at the very end the close code and the bytes that were received."""
+    begun = combined(_Handshake(x), received)
+    return begun if x.close_code is None else f"{begun[:-1]} {x.close_code} {x.received_bytes}\n"
+
+
+def session_fields(x: Session, received: float) -> Fields:
+    """As for a request, with ``close_code`` and ``received_bytes``."""
+    return {**fields(_Handshake(x), received), "close_code": x.close_code, "received_bytes": x.received_bytes}
 
 
 def escape(raw: bytes) -> str:

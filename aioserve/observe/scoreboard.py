@@ -47,9 +47,24 @@ CONNECTIONS_TOTAL: Final = 7
 REQUESTS: Final = 8  # in flight now
 REQUESTS_TOTAL: Final = 9
 LAG_WORST_NS: Final = 10  # the worst LAG_NS of the last 15 to 30 s
+WEBSOCKETS: Final = 11  # open now
+WEBSOCKETS_TOTAL: Final = 12
+MESSAGES_RECEIVED: Final = 13  # of WebSockets, by applications
+MESSAGES_SENT: Final = 14
+ACCEPTING: Final = 15  # 1 while new connections are taken; 0 while they are not, for want of room or at the end
+CONNECTIONS_LIMIT: Final = 16  # with so many open, no more are taken
+# Of a dispatcher, whose CONNECTIONS are those that it has accepted and not passed on yet. The last two also of a worker
+# with several loops, about these.
+PASSED_TOTAL: Final = 17  # connections passed on to workers
+LATE_TOTAL: Final = 18  # how often a worker was passed over, because it had not taken what waited for it
+RETAKEN_TOTAL: Final = 19  # connections that were taken back from a worker that was late or gone, for another one
 
-# 32 cells are 256 bytes, four cache lines: two workers never write the same line, and there is room for more counters.
-ROW_CELLS: Final = 32
+# What a worker of several loops adds up: of those that turn, and of all that ever have.
+NOW: Final = (REQUESTS, WEBSOCKETS)
+EVER: Final = (REQUESTS_TOTAL, WEBSOCKETS_TOTAL, MESSAGES_RECEIVED, MESSAGES_SENT)
+
+# 64 cells are 512 bytes, eight cache lines: two workers never write the same line, and there is room for more counters.
+ROW_CELLS: Final = 64
 CELL_BYTES: Final = 8
 SEATS: Final = 2
 
@@ -74,6 +89,15 @@ class Snapshot:
     requests: int
     requests_total: int
     lag_worst_ns: int
+    websockets: int
+    websockets_total: int
+    messages_received: int
+    messages_sent: int
+    accepting: bool
+    connections_limit: int
+    passed_total: int
+    late_total: int
+    retaken_total: int
 
 
 @final
@@ -122,6 +146,15 @@ class Row:
             requests=cells[REQUESTS],
             requests_total=cells[REQUESTS_TOTAL],
             lag_worst_ns=cells[LAG_WORST_NS],
+            websockets=cells[WEBSOCKETS],
+            websockets_total=cells[WEBSOCKETS_TOTAL],
+            messages_received=cells[MESSAGES_RECEIVED],
+            messages_sent=cells[MESSAGES_SENT],
+            accepting=bool(cells[ACCEPTING]),
+            connections_limit=cells[CONNECTIONS_LIMIT],
+            passed_total=cells[PASSED_TOTAL],
+            late_total=cells[LATE_TOTAL],
+            retaken_total=cells[RETAKEN_TOTAL],
         )
 
 

@@ -10,10 +10,6 @@ What it may wait for, for how long and what happens then is said in ``waits``.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-import sys
-from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
@@ -22,10 +18,12 @@ from aioserve.http.reader import BODY, WAIT, RequestReader
 from aioserve.http.server_fields import plain_response
 from aioserve.http.tables import reason_phrase
 from aioserve.http.writer import ResponseWriter
+from aioserve.http.ws_handshake import asks_for_websocket, read_offer
 from aioserve.worker.cycle import Cycle
 from aioserve.worker.peer import Peer, peer_of
-from aioserve.worker.unsent import has_progressed, unsent_bytes
+from aioserve.worker.unsent import has_progressed, reset, unsent_bytes
 from aioserve.worker.waits import Wait
+from aioserve.worker.websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,18 +34,9 @@ if TYPE_CHECKING:
     from aioserve.worker.deadlines import Timed
     from aioserve.worker.server import Server
 
-#: Eager tasks run the application at once; one that never waits never sees the scheduler.
-EAGER: Final = sys.version_info >= (3, 12)
-
-# The annotations of asyncio.Task know eager_start only from Python 3.12 on.
-Task: Final[Any] = asyncio.Task
-
 #: How much of an unwanted body is read for the sake of the next request, in bytes; what nginx and Go discard is of the
 #: same order. A longer one ends the connection.
 DISCARD_LIMIT: Final = 256 * 1024
-
-#: SO_LINGER with a time of 0 (socket(7)): the kernel drops what it has not sent, and closing sends a reset.
-LINGER_NOT: Final = struct.pack("ii", 1, 0)
 
 
 NOTHING: Final = Wait.NOTHING
@@ -74,6 +63,7 @@ class Connection(asyncio.Protocol):
         "ended_by_peer",
         "reader",
         "server",
+        "successor",
         "write_resumed",
     )
 
@@ -86,6 +76,8 @@ class Connection(asyncio.Protocol):
         #: Set again once the client reads; None while it does.
         self.write_resumed: asyncio.Event | None = None
         self.bucket: set[Timed] | None = None
+        #: Who has taken this connection's place at the transport.
+        self.successor: WebSocket | None = None
         self._listener: Listener = listener
         # Asked for when the first request comes.
         self._peer: Peer | None = None
@@ -196,6 +188,9 @@ class Connection(asyncio.Protocol):
                 server.rewrite(scope)
             elif line.secure and peer.scheme == "http":
                 raise RequestError(421, "the request target names https, and this connection is not secured")
+        if not head.plain and server.settings.ws and asks_for_websocket(head):
+            self._upgrade(transport, peer, head, scope)
+            return
         mount = server.enter(scope)
         writer = ResponseWriter(server.fields, head)
         logged = server.access is not None
@@ -335,17 +330,9 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def reset(self) -> None:
-        """Break the connection, so that the client can tell and the kernel keeps nothing.
-
-        After a mere close the kernel offers what it holds, megabytes for a client that does not read, for minutes, and
-        ends it with a FIN, which passes for the end of a body without a length (RFC 9112 8).
-        """
+        """Break the connection, so that the client can tell that it has not got all."""
         if self._transport is not None:
-            sock = self._transport.get_extra_info("socket")
-            if sock is not None:
-                with suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
-            self._transport.abort()
+            reset(self._transport)
 
     @property
     def holds_unsent(self) -> bool:
@@ -360,26 +347,39 @@ class Connection(asyncio.Protocol):
         return str(self._peer)
 
     def _start(self, cycle: Cycle) -> None:
-        """Run the application, as far as it goes without waiting where tasks can be eager."""
-        server = self.server
         self._unstarted = False
-        server.requests += 1
-        server.requests_total += 1
-        # A context of its own: what an application sets is seen by nobody else, also when it was started from within
-        # the task of the request before.
-        context = server.context.copy()
-        coroutine = cycle.mount.app(cycle.scope, cycle.receive, cycle.send)
-        if EAGER:
-            task = Task(coroutine, loop=server.loop, name="request", context=context, eager_start=True)
-            if task.done():
-                server.requests -= 1
-                cycle.finished(task)
-                return
-        else:
-            task = Task(coroutine, loop=server.loop, name="request", context=context)
-        server.watch(cycle, task)
+        self.server.run(cycle)
 
     # What happens rarely.
+
+    def _upgrade(self, transport: asyncio.Transport, peer: Peer, head: Head, scope: dict[str, Any]) -> None:
+        """Put a WebSocket in this protocol's place; its count among the server's connections goes with it.
+
+        Raises ``RequestError`` for a handshake that is none. What the client has sent behind it follows in ``_hang``.
+        """
+        server = self.server
+        if server.fields.closing:
+            raise RequestError(503, "the server is stopping")
+        offer = read_offer(head, compress=server.settings.ws_per_message_deflate)
+        del scope["method"]
+        scope["type"] = "websocket"
+        scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
+        scope["subprotocols"] = offer.subprotocols.copy()
+        own = peer.extensions or {}
+        scope["extensions"] = {"websocket.http.response": {}, **{name: {**said} for name, said in own.items()}}
+        server.deadlines.forget(self)
+        self._transport = None
+        websocket = self.successor = WebSocket(server, transport, peer, head=head, offer=offer, scope=scope)
+        transport.set_protocol(websocket)
+        if self._paused:
+            transport.resume_reading()
+        if self.write_resumed is not None:
+            # The response before it has not been taken yet.
+            self.write_resumed = None
+            websocket.pause_writing()
+        # When the reader has come back from this call.
+        server.loop.call_soon(self.reader.detach)
+        websocket.start()
 
     def _release(self, cycle: Cycle, *, gone: bool) -> None:
         """The cycle is over for this connection: tell the application, and the log."""
@@ -409,7 +409,9 @@ class Connection(asyncio.Protocol):
     def _hang(self) -> None:
         """Part of a head has come, or bytes behind a request that is not answered yet."""
         reader = self.reader
-        if reader.head_begun:
+        if self.successor is not None:
+            self.successor.data_received(reader.rest)
+        elif reader.head_begun:
             if self._waiting is not Wait.HEAD:
                 self._await(Wait.HEAD)
         else:

@@ -11,17 +11,15 @@ returns. It knows nothing of sockets, parsers or time limits: those are the conn
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-import traceback
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.errors import AppError, ClientDisconnected
 from aioserve.http.tables import CONTINUE
 from aioserve.http.writer import BODY, DONE, HEAD, START, ResponseWriter
+from aioserve.worker.faults import report
 from aioserve.worker.files import part_of_file, part_of_path, send_part
-from aioserve.worker.places import is_theirs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,7 +194,7 @@ class Cycle:
         try:
             data = writer.send(message)
         except AppError as error:
-            self._report(error)
+            report(self, error)
             raise
         if data:
             if not self.first_byte:
@@ -235,7 +233,7 @@ class Cycle:
             if self.writer.send(message) is None:
                 self.writer.refuse(str(message["type"]))
         except AppError as error:
-            self._report(error)
+            report(self, error)
             raise
 
     async def _send_rare(self, message: Message, connection: Connection) -> None:
@@ -257,7 +255,7 @@ class Cycle:
             else:
                 self.writer.refuse_kind(kind)
         except AppError as error:
-            self._report(error)
+            report(self, error)
             raise
 
     def _take_body(self) -> Message:
@@ -295,7 +293,7 @@ class Cycle:
             # The response is complete or the client gone; ASGI says that send() may then raise an OSError, so that
             # one that comes back is nobody's mistake.
             if error is not None and not (self.gone and isinstance(error, (OSError, asyncio.CancelledError))):
-                self._report(error)
+                report(self, error)
             return
         if error is None and self._farewell is TOLD:
             if self.nothing_sent and not connection.ended_by_peer:
@@ -308,26 +306,8 @@ class Cycle:
             error = AppError(f"the application returned {done}")
         # Nothing but the end of a drain cancels an application.
         connection.application_failed(self, 503 if isinstance(error, asyncio.CancelledError) else 500)
-        self._report(error)
+        report(self, error)
 
     def __str__(self) -> str:
         """How the log names it: the application, and the request."""
         return f"{self.mount.name}: {self.scope['method']} {self.scope['path']!r}"
-
-    def _report(self, error: BaseException) -> None:
-        """One line for each mistake: a wrong message when it is sent, since the application may catch the error."""
-        if isinstance(error, AppError):
-            if not error.reported:
-                error.reported = True
-                log.error("%s: %s%s", self, error, _sent_from() if error.__traceback__ else "")
-        elif isinstance(error, asyncio.CancelledError):
-            log.error("%s: the application was cancelled before its response was complete", self)
-        elif not (isinstance(error, BaseExceptionGroup) and error.split(AppError)[1] is None):
-            log.error("%s: the application failed", self, exc_info=error)
-
-
-def _sent_from() -> str:
-    """Where the application stands, its innermost frame last."""
-    frames = [(frame, line) for frame, line in traceback.walk_stack(inspect.currentframe()) if is_theirs(frame)]
-    lines = "".join(traceback.StackSummary.extract(reversed(frames)).format()).rstrip()
-    return f"\n  sent from (most recent call last):\n{lines}" if frames else ""

@@ -3,7 +3,8 @@
     announce   the scoreboard says DRAINING, so readiness fails; everything is served as before    --drain-delay
     no more    what waits in the kernel's queue is taken, then the listeners close; responses say
                Connection: close, idle connections close after drain_linger                        half of the grace
-    told       whoever still runs gets http.disconnect from receive(), one after another           the other half
+    told       whoever still runs gets http.disconnect from receive(), WebSockets are closed
+               with 1012, one after another                                                        the other half
     cut        what is left is cancelled, awaited and reported, request by request
 
 ``hurry`` skips to the last one at any time. The server goes on beating throughout. The applications' lifespans and
@@ -77,10 +78,16 @@ async def _tell(server: Server, spread: float) -> None:
     """Tell every application that still runs to come to an end; no two at once, and all within ``spread`` seconds."""
     cycles = [cycle for _, cycle in server.in_flight()]
     if cycles:
-        log.info("half of the grace time is over: telling %d requests to end (http.disconnect)", len(cycles))
+        log.info(
+            "half of the grace time is over: telling %d requests to end (http.disconnect, 1012 for WebSockets)",
+            len(cycles),
+        )
+    due = server.loop.time()
     for cycle in cycles:
         cycle.leave()
-        await asyncio.sleep(min(TELL_INTERVAL, spread / len(cycles)))
+        # By the clock: a loop sleeps a millisecond at least, which would be too long for each of thousands.
+        due += min(TELL_INTERVAL, spread / len(cycles))
+        await asyncio.sleep(max(due - server.loop.time(), 0.0))
     for _, cycle in server.in_flight():  # those that have begun meanwhile
         cycle.leave()
 

@@ -1,12 +1,13 @@
 """The gate of one loop: its listeners, open, paused or closed.
 
 The sockets belong to whoever bound them (the master, for its whole life); the gate accepts from them and closes this
-process's copy when it closes. A *door* is one listener that is being accepted from. There are two kinds:
+process's copy when it closes. A *door* is one listener that is being accepted from. There are three kinds:
 
 - uvloop's own listener is the cheapest way to a connection (7 us against 10). It works on a duplicate, which it closes.
 - Under any other loop the gate accepts by itself, one connection per turn. asyncio's listener takes as many as the
   backlog in one go, whatever the limit on connections, and drops those that it has taken when it is closed in the same
   turn ("Error on transport creation for incoming connection").
+- Where a dispatcher accepts, connections come through a channel, one message per turn (``aioserve.accept.passing``).
 
 A gate may also accept for others (``hand_on``): then it has doors of the second kind, which take a few connections per
 turn, because the loop that has this gate serves none itself.
@@ -15,35 +16,34 @@ turn, because the loop that has this gate serves none itself.
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
 import inspect
 import logging
+import math
 import os
+import resource
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
+from aioserve.accept import passing
+from aioserve.accept.base import Channel
+from aioserve.accept.sockets import BROKEN, NO_ROOM_SECONDS
 from aioserve.worker.loops import loop_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Listener, Source
 
     Connect = Callable[[Listener], asyncio.BaseProtocol]
     HandOn = Callable[[Listener, socket.socket], None]
 
 log = logging.getLogger("aioserve")
 
-#: accept(2): the connection that was next broke before it was accepted, or a firewall forbids it. There may be others.
-BROKEN: Final = frozenset({
-    errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
-    errno.ENETUNREACH, errno.EOPNOTSUPP, errno.ENOPROTOOPT,
-})  # fmt: skip
-
-#: How long a door is left alone at which nothing can be accepted (no descriptors, no memory), in seconds; asyncio's
-#: figure. Without it the loop would spin, because the listener stays readable.
-NO_ROOM_SECONDS: Final = 1.0
+#: How long a channel has to be quiet, in seconds, before a worker that leaves believes that nothing comes any more.
+#: Mostly it need not wait, because the dispatcher has left and the channel is at its end.
+QUIET: Final = 0.1
 
 #: What a gate that serves nobody itself accepts in one turn. More would leave less to other workers at the same socket:
 #: with 64 at a time one of four took 40 of 64 connections.
@@ -60,26 +60,31 @@ class Door(Protocol):
 class Gate:
     """Accepts for ``connect``, which makes the protocol of a new connection from its listener.
 
-    With ``hand_on`` that is called for each accepted socket, which does not block, instead of serving it here.
+    ``tell`` is told whether it accepts, before that is so. With ``hand_on`` that is called for each accepted socket,
+    which does not block, instead of serving it here.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        listeners: Sequence[Listener],
+        listeners: Sequence[Source],
         connect: Connect,
         *,
         backlog: int,
+        tell: Callable[[bool], None] | None = None,
         hand_on: HandOn | None = None,
     ) -> None:
         self._loop: Final = loop
         self._listeners: Final = listeners
         self._connect: Final = connect
         self._backlog: Final = backlog
+        self._tell: Final = tell or (lambda _accepts: None)
         self._hand_on: Final[HandOn] = hand_on or self.take
         self._serves: Final = hand_on is None
         #: Connections that were given to ``take`` and broke before they could be served.
         self.broken = 0
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._last_free: Final = soft - min(passing.MOST, soft // 6) if soft != resource.RLIM_INFINITY else math.inf
         self._doors: list[Door] = []
         self._wanted = False
         self._closed = False
@@ -95,6 +100,7 @@ class Gate:
     async def open(self) -> None:
         """Accept until ``pause`` or ``close``. Connections that came before wait in the kernel's queue."""
         self._wanted = True
+        self._tell(True)
         for listener in self._listeners:
             if not self._wanted:
                 break
@@ -103,6 +109,7 @@ class Gate:
     def pause(self) -> None:
         """Accept no more; the kernel goes on queueing, up to the backlog."""
         self._wanted = False
+        self._tell(False)
         for door in self._doors:
             door.close()
         self._doors.clear()
@@ -119,6 +126,22 @@ class Gate:
         except OSError as error:
             self.pause()
             log.error("the listeners cannot be opened again yet: %s", error.strerror)  # noqa: TRY400
+
+    def is_short(self) -> bool:
+        """Whether a message may bring more descriptors than are free: the kernel would close those without a place.
+
+        The kernel gives the lowest number that is free, so one tells how many are taken: 1 us for each message.
+        """
+        lowest = self._lowest_free()
+        return lowest is None or lowest > self._last_free
+
+    def _lowest_free(self) -> int | None:
+        try:
+            lowest = os.dup(self._listeners[0].sock.fileno())
+        except OSError:
+            return None
+        os.close(lowest)
+        return lowest
 
     def has_room(self, count: int) -> bool:
         """Whether ``count`` descriptors are free: the kernel is asked for them, and has them back at once.
@@ -155,7 +178,7 @@ class Gate:
         taken = 0
         for listener in self._listeners:
             if take_queue:
-                taken += self._take(listener)
+                taken += await self._empty(listener)
             listener.sock.close()
         if taken:
             log.info("%d connections that waited to be accepted are served before the end", taken)
@@ -163,6 +186,26 @@ class Gate:
             await asyncio.wait(self._adopting)
         # A loop calls connection_made some turns after it has accepted.
         await _turns()
+
+    async def _empty(self, source: Source) -> int:
+        match source:
+            case Channel():
+                return await self._take_passed(source)
+            case _:
+                return self._take(source)
+
+    async def _take_passed(self, channel: Channel) -> int:
+        """Take all that waits and what is on its way; how many that were. Within the same bounds."""
+        taken, last = 0, self._loop.time()
+        while taken < 2 * self._backlog and self._loop.time() - last < QUIET:
+            count = self.take_message(channel)
+            if count is None:
+                break
+            if count:
+                taken, last = taken + count, self._loop.time()
+            else:
+                await asyncio.sleep(QUIET / 20)
+        return taken
 
     def _take(self, listener: Listener) -> int:
         """Accept all that waits; how many that were. Within bounds: on a shared socket more may come for ever."""
@@ -189,6 +232,24 @@ class Gate:
         self._hand_on(listener, sock)
         return True
 
+    def take_message(self, channel: Channel) -> int | None:
+        """Serve the connections of the next message; how many, and None if there will never be one again."""
+        message = passing.receive(channel.sock)
+        if message is None:
+            return 0
+        origins, descriptors = message
+        if not origins:
+            return None
+        for index, descriptor in zip(origins, descriptors, strict=False):
+            listener = channel.listeners[index]
+            like = listener.sock
+            sock = socket.socket(like.family, like.type, like.proto, fileno=descriptor)
+            sock.setblocking(False)
+            self.take(listener, sock)
+        if len(descriptors) < len(origins) and origins[0] != passing.PROBE:
+            log.error("%d connections are lost: too few descriptors are free", len(origins) - len(descriptors))
+        return len(descriptors)
+
     def take(self, listener: Listener, sock: socket.socket) -> None:
         """Serve a connection that was accepted, by whomever, from this listener. ``sock`` does not block."""
         task = self._loop.create_task(self._serve(listener, sock))
@@ -202,7 +263,9 @@ class Gate:
             self.broken += 1
             sock.close()
 
-    async def _open_door(self, listener: Listener) -> Door:
+    async def _open_door(self, listener: Source) -> Door:
+        if isinstance(listener, Channel):
+            return _Fed(self._loop, self, listener)
         if not self._serves or loop_name(self._loop) != "uvloop":
             listener.sock.listen(self._backlog)
             return _Polled(self._loop, self, listener, 1 if self._serves else BURST)
@@ -249,6 +312,29 @@ class _Polled:
             log.error("no connection can be accepted for %g s: %s", NO_ROOM_SECONDS, error.strerror)  # noqa: TRY400
             self._loop.remove_reader(self._listener.sock)
             self._again = self._loop.call_later(NO_ROOM_SECONDS, self._open)
+
+
+@final
+class _Fed:
+    """A door at which a dispatcher leaves what it has accepted."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, channel: Channel) -> None:
+        self._loop: Final = loop
+        self._gate: Final = gate
+        self._channel: Final = channel
+        loop.add_reader(channel.sock, self._readable)
+        # It may have been waiting for somebody who takes. With nobody there, there is nobody to be told.
+        with suppress(OSError):
+            channel.sock.send(passing.AWAKE)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._channel.sock)
+
+    def _readable(self) -> None:
+        if self._gate.is_short():
+            self._gate.pause()  # until the server's next beat, or until a connection has closed
+        elif self._gate.take_message(self._channel) is None:
+            self.close()  # dispatcher and master have gone, and the worker is about to notice
 
 
 async def _turns() -> None:

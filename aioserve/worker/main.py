@@ -29,7 +29,7 @@ from aioserve.worker.station import Station
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Source
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.worker.applications import Applications
@@ -58,7 +58,7 @@ class Work:
     config: Config
     #: One for each loop.
     applications: Sequence[Applications]
-    listeners: Sequence[Listener]
+    listeners: Sequence[Source]
     row: Row | None
     #: Called in the main thread's loop, before anything else: signals and whoever else may say stop.
     prepare: Callable[[asyncio.AbstractEventLoop, Stop], None]
@@ -102,7 +102,7 @@ async def one_loop(work: Work) -> int:
 
 def run_worker(
     config: Config,
-    listeners: Sequence[Listener],
+    listeners: Sequence[Source],
     *,
     row: Row,
     reporter: Reporter,
@@ -146,7 +146,7 @@ def run_worker(
 
 
 def run_single(
-    config: Config, listeners: Sequence[Listener], *, on_ready: Callable[[], None], on_stop: Callable[[], None]
+    config: Config, listeners: Sequence[Source], *, on_ready: Callable[[], None], on_stop: Callable[[], None]
 ) -> int:
     """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status."""
     early = Early()

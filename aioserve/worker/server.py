@@ -15,6 +15,7 @@ import functools
 import logging
 import math
 import resource
+import sys
 import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
@@ -23,14 +24,20 @@ from aioserve.http.forwarded import TrustedProxies, rewrite
 from aioserve.http.parser import ParserPool
 from aioserve.http.server_fields import ServerFields
 from aioserve.observe.scoreboard import (
+    ACCEPTING,
     CONNECTIONS,
+    CONNECTIONS_LIMIT,
     CONNECTIONS_TOTAL,
     HEARTBEAT_NS,
     LAG_NS,
     LAG_WORST_NS,
+    MESSAGES_RECEIVED,
+    MESSAGES_SENT,
     PHASE,
     REQUESTS,
     REQUESTS_TOTAL,
+    WEBSOCKETS,
+    WEBSOCKETS_TOTAL,
     Phase,
     Row,
     Scoreboard,
@@ -41,15 +48,16 @@ from aioserve.worker.gate import Gate
 from aioserve.worker.lag import LagMeter
 from aioserve.worker.parts import find_parser
 from aioserve.worker.waits import Wait, limits_of
+from aioserve.worker.websocket import WebSocket
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Listener, Source
     from aioserve.errors import RequestError
-    from aioserve.types import Address, Scope
-    from aioserve.worker.cycle import Cycle
+    from aioserve.observe.access import Exchange, Session
+    from aioserve.types import Address, Message, Scope
     from aioserve.worker.mount import Mount
     from aioserve.worker.settings import Settings
 
@@ -71,10 +79,39 @@ EXTENSIONS: Final = (
 )  # fmt: skip
 
 
+#: Eager tasks run the application at once; one that never waits never sees the scheduler.
+EAGER: Final = sys.version_info >= (3, 12)
+
+# The annotations of asyncio.Task know eager_start only from Python 3.12 on.
+Task: Final[Any] = asyncio.Task
+
+#: A WebSocket is looked at so many times within the shortest of its limits, and at least this often, in seconds.
+LOOKS: Final = 4
+LONGEST_BEAT: Final = 5.0
+
+
 class AccessRecorder(Protocol):
     """Who writes the access log."""
 
-    def record(self, exchange: Cycle, /) -> None: ...
+    def record(self, exchange: Exchange, /) -> None: ...
+    def record_session(self, session: Session, /) -> None: ...
+
+
+class InFlight(Protocol):
+    """What an application is started for: a request, or a WebSocket."""
+
+    @property
+    def mount(self) -> Mount: ...
+    @property
+    def scope(self) -> Scope: ...
+    @property
+    def started(self) -> float: ...
+    @property
+    def sent_bytes(self) -> int: ...
+    async def receive(self) -> Message: ...
+    async def send(self, message: Message) -> None: ...
+    def leave(self) -> None: ...
+    def finished(self, task: asyncio.Task[Any], /) -> None: ...
 
 
 @final
@@ -114,15 +151,21 @@ class Server:
         self.rejected: int = 0
         #: Counted by the cycles: what they have written since one of them last gave way to others.
         self.streamed: int = 0
+        self.websockets: int = 0
+        self.websockets_total: int = 0
+        self.messages_received: int = 0
+        self.messages_sent: int = 0
+        #: How often a WebSocket is looked at, in seconds.
+        self.ws_beat: float = _ws_beat(settings)
         self.connections: int = 0
         self.connections_total: int = 0
         self.request_limit: float = settings.limit_concurrency or math.inf
-        self.connection_limit: float = settings.limit_connections or spare_descriptors()
+        self.connection_limit: int = settings.limit_connections or spare_descriptors()
         #: Servers of other loops of this process, which have the limits in common with this one.
         self._siblings: tuple[Server, ...] = ()
         self._proxies: TrustedProxies = TrustedProxies(settings.trusted, host=settings.forwarded_host)
         self._cells: memoryview = (row or Scoreboard(1).row(0, 0)).cells
-        self._tasks: dict[asyncio.Task[Any], Cycle] = {}
+        self._tasks: dict[asyncio.Task[Any], InFlight] = {}
         self._gate: Gate | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._beat_due: float = 0.0
@@ -173,8 +216,30 @@ class Server:
         """Put the client that a trusted proxy speaks for into ``scope``."""
         rewrite(scope, self._proxies)
 
-    def watch(self, cycle: Cycle, task: asyncio.Task[Any]) -> None:
-        """Keep an application that did not return at once; loops hold their tasks only weakly."""
+    def websocket_opened(self) -> None:
+        self.websockets += 1
+        self.websockets_total += 1
+
+    def websocket_closed(self) -> None:
+        self.websockets -= 1
+
+    def run(self, cycle: InFlight) -> None:
+        """Run the application, as far as it goes without waiting where tasks can be eager."""
+        self.requests += 1
+        self.requests_total += 1
+        # A context of its own: what an application sets is seen by nobody else, also when it was started from within
+        # the task of the request before.
+        context = self.context.copy()
+        coroutine = cycle.mount.app(cycle.scope, cycle.receive, cycle.send)
+        if EAGER:
+            task = Task(coroutine, loop=self.loop, name="request", context=context, eager_start=True)
+            if task.done():
+                self.requests -= 1
+                cycle.finished(task)
+                return
+        else:
+            task = Task(coroutine, loop=self.loop, name="request", context=context)
+        # Loops hold their tasks only weakly.
         self._tasks[task] = cycle
         self._cells[REQUESTS] = self.requests
         task.add_done_callback(self._application_returned)
@@ -193,7 +258,7 @@ class Server:
     def take_part(self, siblings: Sequence[Server]) -> None:
         """One of several loops: the limit on requests is that of all, and others see to that on connections."""
         self._siblings = tuple(sibling for sibling in siblings if sibling is not self)
-        self.connection_limit = math.inf
+        self.connection_limit = 1 << 30
         if self.settings.limit_concurrency:
             self.request_limit = 0
 
@@ -211,11 +276,12 @@ class Server:
         broken = self._gate.broken if self._gate is not None else 0
         return broken + self.connections_total - self.connections
 
-    async def start(self, listeners: Sequence[Listener], *, backlog: int) -> None:
+    async def start(self, listeners: Sequence[Source], *, backlog: int) -> None:
         """Accept and serve. Returns once the listeners are registered with the loop."""
         self._beat_due = self.loop.time()
         self._tick()
-        self._gate = Gate(self.loop, listeners, _protocol(self), backlog=backlog)
+        self._cells[CONNECTIONS_LIMIT] = self.connection_limit
+        self._gate = Gate(self.loop, listeners, _protocol(self), backlog=backlog, tell=self._say_accepting)
         await self._gate.open()
         self._cells[PHASE] = Phase.READY
 
@@ -239,21 +305,27 @@ class Server:
             timed.look(self.deadlines.now)
         self._look_for_quiet()
 
-    def in_flight(self) -> list[tuple[asyncio.Task[Any], Cycle]]:
-        """The applications that run, each with its request; those that never wait are never seen here."""
+    def in_flight(self) -> list[tuple[asyncio.Task[Any], InFlight]]:
+        """The applications that run, each with its request or WebSocket; those that never wait are never seen here."""
         return list(self._tasks.items())
 
-    def open_cycles(self) -> list[Cycle]:
-        """Requests without a complete response, also of an application that has not waited yet."""
-        cycles = [timed.cycle for timed in self.deadlines if isinstance(timed, Connection)]
-        return [cycle for cycle in cycles if cycle is not None]
+    def open_cycles(self) -> list[InFlight]:
+        """Requests without a complete response, and WebSockets, also of an application that has not waited yet."""
+        found: list[InFlight] = []
+        for timed in self.deadlines:
+            if isinstance(timed, Connection):
+                if timed.cycle is not None:
+                    found.append(timed.cycle)
+            elif isinstance(timed, WebSocket) and not timed.cycle.returned:
+                found.append(timed.cycle)
+        return found
 
     def abort_connections(self) -> int:
         """Close every connection at once; how many had not taken all of their response."""
         unsent = 0
         for timed in self.deadlines:
             connection = cast("Connection", timed)
-            unsent += isinstance(connection, Connection) and connection.holds_unsent
+            unsent += isinstance(connection, (Connection, WebSocket)) and connection.holds_unsent
             connection.abort()
         return unsent
 
@@ -275,6 +347,9 @@ class Server:
             log.warning("fewer than %d descriptors are free: accepting pauses until there are more", self._room)
             gate.pause()
         self._resume_accepting()
+
+    def _say_accepting(self, accepting: bool) -> None:
+        self._cells[ACCEPTING] = accepting
 
     def _look_for_quiet(self) -> None:
         if not self.connections and not self._tasks:
@@ -321,8 +396,13 @@ class Server:
             self.loop.call_soon(self._look_on)
 
     def _publish(self) -> None:
-        self._cells[REQUESTS] = self.requests
-        self._cells[REQUESTS_TOTAL] = self.requests_total
+        cells = self._cells
+        cells[REQUESTS] = self.requests
+        cells[REQUESTS_TOTAL] = self.requests_total
+        cells[WEBSOCKETS] = self.websockets
+        cells[WEBSOCKETS_TOTAL] = self.websockets_total
+        cells[MESSAGES_RECEIVED] = self.messages_received
+        cells[MESSAGES_SENT] = self.messages_sent
 
 
 def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
@@ -339,7 +419,25 @@ def _resolution(settings: Settings) -> float:
     shortest = min(
         settings.header_timeout, settings.body_timeout, settings.write_timeout, settings.keep_alive_timeout, 2.5
     )
-    return max(shortest / 5, 0.02)
+    return max(min(shortest, *_ws_limits(settings)) / 5, 0.02)
+
+
+def _ws_beat(settings: Settings) -> float:
+    """Seconds between two looks at a WebSocket: each limit is kept to within a quarter."""
+    return min(min(_ws_limits(settings)) / LOOKS, LONGEST_BEAT)
+
+
+def _ws_limits(settings: Settings) -> list[float]:
+    """The time limits of a WebSocket that are on."""
+    limits = (
+        settings.ws_ping_interval,
+        settings.ws_ping_timeout,
+        settings.ws_idle_timeout,
+        settings.ws_handshake_timeout,
+        settings.body_timeout,
+        settings.write_timeout,
+    )
+    return [limit for limit in limits if limit]
 
 
 def room() -> int:

@@ -17,7 +17,7 @@ from aioserve.worker.server import Server
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Source
     from aioserve.observe.scoreboard import Row
     from aioserve.types import Scope
     from aioserve.worker.applications import Applications
@@ -69,7 +69,7 @@ class Stop:
 async def serve_until_stopped(
     settings: Settings,
     applications: Applications,
-    listeners: Sequence[Listener],
+    listeners: Sequence[Source],
     *,
     backlog: int,
     access: AccessRecorder | None,

@@ -44,6 +44,14 @@ class Settings:
     forwarded_host: bool = False
     proxy_protocol: str = "off"
     proxy_protocol_from: tuple[str, ...] = ()
+    ws: bool = True
+    ws_max_size: int = 16 * 1024 * 1024
+    ws_max_queue: int = 32
+    ws_ping_interval: float = 20.0
+    ws_ping_timeout: float = 20.0
+    ws_per_message_deflate: bool = True
+    ws_idle_timeout: float = 0.0
+    ws_handshake_timeout: float = 30.0
 
     @staticmethod
     def of(config: Config) -> Settings:
@@ -78,4 +86,12 @@ class Settings:
             forwarded_host=config.proxy.forwarded_host,
             proxy_protocol=config.proxy.protocol,
             proxy_protocol_from=config.proxy.protocol_from,
+            ws=config.ws.mode != "none",
+            ws_max_size=config.ws.max_size,
+            ws_max_queue=config.ws.max_queue,
+            ws_ping_interval=config.ws.ping_interval,
+            ws_ping_timeout=config.ws.ping_timeout,
+            ws_per_message_deflate=config.ws.per_message_deflate,
+            ws_idle_timeout=config.ws.idle_timeout,
+            ws_handshake_timeout=config.ws.handshake_timeout,
         )

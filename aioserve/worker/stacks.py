@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import FrameType
 
-    from aioserve.worker.cycle import Cycle
-    from aioserve.worker.server import Server
+    from aioserve.worker.server import InFlight, Server
 
 log = logging.getLogger("aioserve")
 
@@ -93,7 +92,7 @@ class Stacks:
         lines += _threads(innermost)
         return "\n".join(lines)
 
-    def requests(self) -> Iterator[tuple[Cycle, asyncio.Task[Any] | None]]:
+    def requests(self) -> Iterator[tuple[InFlight, asyncio.Task[Any] | None]]:
         """Every request in flight and its task; None: it runs right now and has never waited yet."""
         if self.server is None:
             return
@@ -104,7 +103,7 @@ class Stacks:
             if cycle not in tasks:
                 yield cycle, current
 
-    def _line(self, cycle: Cycle, task: asyncio.Task[Any] | None, innermost: Mapping[int, FrameType]) -> str:
+    def _line(self, cycle: InFlight, task: asyncio.Task[Any] | None, innermost: Mapping[int, FrameType]) -> str:
         if task is None:
             return describe(cycle)
         where = f"RUNNING at {running(innermost.get(self.thread))}" if task is self.current() else f"at {place(task)}"
@@ -163,7 +162,7 @@ def watch_for_faults(*, usr2: bool = False) -> None:
         faulthandler.register(signal.SIGUSR2, file=stream, all_threads=True, chain=True)
 
 
-def describe(cycle: Cycle) -> str:
+def describe(cycle: InFlight) -> str:
     """One request: which, whose, how old, how far."""
     client = cycle.scope.get("client")
     whose = f"{client[0]}:{client[1]}" if client else "a unix peer"

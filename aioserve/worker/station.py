@@ -17,7 +17,7 @@ from aioserve.worker.stacks import Stacks
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Source
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.worker.applications import Applications
@@ -49,7 +49,7 @@ class Station:
         self,
         settings: Settings,
         applications: Applications,
-        listeners: Sequence[Listener],
+        listeners: Sequence[Source],
         *,
         row: Row | None,
         stop: Stop,

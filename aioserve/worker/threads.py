@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Final, final
 from aioserve.importer import trim
 from aioserve.observe.log import reopen
 from aioserve.observe.scoreboard import (
+    EVER,
     HEARTBEAT_NS,
     LAG_NS,
     LAG_WORST_NS,
+    NOW,
     PHASE,
-    REQUESTS,
     REQUESTS_TOTAL,
     Phase,
     Scoreboard,
@@ -214,8 +215,10 @@ class _Threads:
         self._look_for_stuck(now)
         cells[LAG_NS] = max((loop[LAG_NS] for loop in turning), default=0)
         cells[LAG_WORST_NS] = max((loop[LAG_WORST_NS] for loop in turning), default=0)
-        cells[REQUESTS] = sum(loop[REQUESTS] for loop in turning)
-        cells[REQUESTS_TOTAL] = self.requests_total
+        for cell in NOW:
+            cells[cell] = sum(loop[cell] for loop in turning)
+        for cell in EVER:
+            cells[cell] = sum(thread.row.cells[cell] for thread in self._threads)
         usher.beat()
         recycling.beat(self._loop.time(), 0.0)
         self._timer = self._loop.call_later(BEAT, self._beat, usher, recycling)

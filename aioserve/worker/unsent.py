@@ -1,5 +1,6 @@
-"""How much of what was written a client has not taken: what the transport keeps, and what the kernel does.
+"""How much of what was written a client has not taken, and the end of one that takes nothing.
 
+What it has not taken is what the transport keeps, and what the kernel does.
 The transport's own number changes only when the kernel asks for more, which it does in steps of 64 KiB and above: a
 client that reads 2 KiB a second moves nothing there for half a minute. What the client has acknowledged is counted to
 the byte.
@@ -8,6 +9,8 @@ the byte.
 from __future__ import annotations
 
 import fcntl
+import socket
+import struct
 import sys
 import termios
 from contextlib import suppress
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 #: A client that takes less than this within the time limit, in bytes, does not read: else one that takes a byte every
 #: now and then could keep its connection, and the response, for ever. A modem does as much in a second or two.
 PROGRESS: Final = 4096
+
+#: SO_LINGER with a time of 0 (socket(7)): the kernel drops what it has not sent, and closing sends a reset.
+LINGER_NOT: Final = struct.pack("ii", 1, 0)
 
 
 def unsent_bytes(transport: asyncio.Transport) -> int:
@@ -36,3 +42,16 @@ def unsent_bytes(transport: asyncio.Transport) -> int:
 def has_progressed(before: int, now: int) -> bool:
     """Whether a peer reads that had ``before`` bytes to take and now has ``now``; it has made room for more of them."""
     return now > before or before - now >= PROGRESS
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Break a connection, so that the peer can tell and the kernel keeps nothing.
+
+    After a mere close the kernel offers what it holds, megabytes for a client that does not read, for minutes, and
+    ends it with a FIN, which passes for the end of a body without a length (RFC 9112 8).
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+    transport.abort()

@@ -17,7 +17,14 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
 
-from aioserve.observe.scoreboard import CONNECTIONS, CONNECTIONS_TOTAL
+from aioserve.observe.scoreboard import (
+    ACCEPTING,
+    CONNECTIONS,
+    CONNECTIONS_LIMIT,
+    CONNECTIONS_TOTAL,
+    LATE_TOTAL,
+    RETAKEN_TOTAL,
+)
 from aioserve.worker.gate import Gate
 from aioserve.worker.server import room, spare_descriptors
 
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Listener, Source
     from aioserve.observe.scoreboard import Row
     from aioserve.worker.server import Server
     from aioserve.worker.settings import Settings
@@ -113,7 +120,7 @@ class Usher:
         self,
         loop: asyncio.AbstractEventLoop,
         lanes: Sequence[Lane],
-        listeners: Sequence[Listener],
+        listeners: Sequence[Source],
         settings: Settings,
         *,
         backlog: int,
@@ -124,7 +131,8 @@ class Usher:
         self._limit: Final = settings.limit_connections or spare_descriptors()
         self._room: Final = room()
         self._cells: Final = row.cells
-        self._gate: Final = Gate(loop, listeners, _never, backlog=backlog, hand_on=self.usher)
+        self._cells[CONNECTIONS_LIMIT] = self._limit
+        self._gate: Final = Gate(loop, listeners, _never, backlog=backlog, tell=self._say_accepting, hand_on=self.usher)
         self._turn = 0  # the lane that is asked first
         self._called: set[Lane] = set()  # lanes that have got something in this turn of the loop
         self._accepted = 0
@@ -205,7 +213,9 @@ class Usher:
         behind = [lane for lane in self._lanes if lane.closed or lane in late]
         if len(behind) < len(self._lanes):
             for lane in behind:
-                self._take_back(lane, now)
+                if lane.inbox:
+                    self._cells[LATE_TOTAL] += 1
+                    self._take_back(lane, now)
             if self._called:
                 self._hand_over()
         self._settle(now)
@@ -221,6 +231,7 @@ class Usher:
                 listener, sock = lane.inbox.pop()
             except IndexError:  # its loop has just taken the last one
                 return
+            self._cells[RETAKEN_TOTAL] += 1
             lane.handed -= 1
             self._give(self._choose(now), listener, sock)
 
@@ -237,6 +248,9 @@ class Usher:
             self._gate.resume()
         elif self._gate.accepting:
             self._gate.pause()
+
+    def _say_accepting(self, accepting: bool) -> None:
+        self._cells[ACCEPTING] = accepting
 
     def _open_connections(self) -> int:
         return sum(lane.load for lane in self._lanes if not lane.closed)

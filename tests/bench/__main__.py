@@ -51,10 +51,10 @@ def parse(argv):
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each visit")
-    parser.add_argument("--servers", type=_names(PEERS), default=DEFAULT, metavar="A,B", help=", ".join(PEERS))
+    parser.add_argument("--servers", type=names(PEERS), default=DEFAULT, metavar="A,B", help=", ".join(PEERS))
     workloads = [*WORKLOADS, IDLE]
     parser.add_argument(
-        "--workloads", type=_names(workloads), default=workloads, metavar="X,Y", help=", ".join(workloads)
+        "--workloads", type=names(workloads), default=workloads, metavar="X,Y", help=", ".join(workloads)
     )
     parser.add_argument("--base", choices=PEERS, default="uvicorn", help="the server that the others are compared with")
     parser.add_argument("--server-core", type=int, default=cores[0])
@@ -164,15 +164,17 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def _names(known):
-    def names(text):
+def names(known):
+    """The type of an argument that is a list of these names."""
+
+    def chosen_of(text):
         chosen = text.split(",")
         for name in chosen:
             if name not in known:
                 raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
         return chosen
 
-    return names
+    return chosen_of
 
 
 if __name__ == "__main__":

@@ -55,17 +55,17 @@ def render(results):
     rows = []
     for server in servers:
         row = [f"{server} {results['versions'][server]}"]
-        row += [_cell(cells.get((name, server)), _speed) for name in workloads]
+        row += [cell_text(cells.get((name, server)), _speed) for name in workloads]
         if idle:
             weight = cells.get((IDLE, server))
-            row += [_cell(weight, lambda c: f"{c['pss_before_kib'] / 1024:.0f} MiB")]
-            row += [_cell(weight, lambda c: f"{c['kib_per_connection']:.1f} KiB")]
+            row += [cell_text(weight, lambda c: f"{c['pss_before_kib'] / 1024:.0f} MiB")]
+            row += [cell_text(weight, lambda c: f"{c['kib_per_connection']:.1f} KiB")]
         rows.append(row)
     caption = (
         f"Requests per second as a multiple of {settings['base']}'s, and CPU microseconds per request: medians of"
         f" {settings['rounds']} rounds of {settings['seconds']} s. {_conditions(results)}"
     )
-    return "\n".join([caption, "", *_markdown(header, rows), *_footnotes(cells)])
+    return "\n".join([caption, "", *markdown(header, rows), *footnotes(cells)])
 
 
 def details(results):
@@ -76,15 +76,15 @@ def details(results):
         rows = [
             [
                 server,
-                _cell(cell, lambda c: f"{c['requests_per_second']:,.0f}"),
-                _cell(cell, _ratio),
-                _cell(cell, lambda c: f"{c['cpu_us_per_request']:.1f}"),
-                _cell(cell, lambda c: f"{c['cpu_ratio']:.2f}" if "cpu_ratio" in c else "-"),
-                _cell(cell, lambda c: f"{c['p50_us'] / 1e3:.2f}"),
-                _cell(cell, lambda c: f"{c['p99_us'] / 1e3:.2f}"),
-                _cell(cell, lambda c: f"{c['pss_kib'] / 1024:.1f}"),
-                _cell(cell, lambda c: f"{c['server_busy']:.0%} / {c['client_busy']:.0%}"),
-                _cell(cell, lambda c: f"{c['others_on_server_core']:.0%} / {c['others_on_client_core']:.0%}"),
+                cell_text(cell, lambda c: f"{c['requests_per_second']:,.0f}"),
+                cell_text(cell, _ratio),
+                cell_text(cell, lambda c: f"{c['cpu_us_per_request']:.1f}"),
+                cell_text(cell, lambda c: f"{c['cpu_ratio']:.2f}" if "cpu_ratio" in c else "-"),
+                cell_text(cell, lambda c: f"{c['p50_us'] / 1e3:.2f}"),
+                cell_text(cell, lambda c: f"{c['p99_us'] / 1e3:.2f}"),
+                cell_text(cell, lambda c: f"{c['pss_kib'] / 1024:.1f}"),
+                cell_text(cell, lambda c: f"{c['server_busy']:.0%} / {c['client_busy']:.0%}"),
+                cell_text(cell, lambda c: f"{c['others_on_server_core']:.0%} / {c['others_on_client_core']:.0%}"),
             ]
             for server in _servers(results)
             if (cell := cells.get((name, server)))
@@ -93,21 +93,21 @@ def details(results):
             base = f"x {results['settings']['base']}"
             header = ["", "requests/s", base, "CPU us", base, "p50 ms", "p99 ms", "PSS MiB", "busy: server / wrk",
                       "others on their cores"]  # fmt: skip
-            parts += ["", f"### {workload.title}, {workload.connections} connections", "", *_markdown(header, rows)]
+            parts += ["", f"### {workload.title}, {workload.connections} connections", "", *markdown(header, rows)]
     rows = [
         [
             server,
-            _cell(cell, lambda c: f"{c['kib_per_connection']:.2f}"),
-            _cell(cell, lambda c: f"{c['pss_before_kib'] / 1024:.1f}"),
-            _cell(cell, lambda c: f"{c['pss_after_kib'] / 1024:.1f}"),
+            cell_text(cell, lambda c: f"{c['kib_per_connection']:.2f}"),
+            cell_text(cell, lambda c: f"{c['pss_before_kib'] / 1024:.1f}"),
+            cell_text(cell, lambda c: f"{c['pss_after_kib'] / 1024:.1f}"),
         ]
         for server in _servers(results)
         if (cell := cells.get((IDLE, server)))
     ]
     if rows:
         parts += ["", f"### {results['settings']['idle_connections']} idle connections", ""]
-        parts += _markdown(["", "KiB each", "PSS MiB without", "PSS MiB with"], rows)
-    return "\n".join([*parts, *_footnotes(cells)])
+        parts += markdown(["", "KiB each", "PSS MiB without", "PSS MiB with"], rows)
+    return "\n".join([*parts, *footnotes(cells)])
 
 
 def _speed(cell):
@@ -125,14 +125,14 @@ def _waited(cell):
     return " ‡" if cell["server_busy"] < BUSY else ""
 
 
-def _cell(cell, form):
+def cell_text(cell, form):
     if cell is None:
         return ""
     dagger = "†" if cell["problems"] else ""
     return f"{form(cell)} {dagger}".strip() if cell["clean"] else dagger
 
 
-def _footnotes(cells):
+def footnotes(cells):
     notes = [
         f"- {workload}, {server}: {cell['rounds'] - cell['clean']} of {cell['rounds']} rounds do not count"
         f" ({'; '.join(cell['problems'])})"
@@ -184,6 +184,6 @@ def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _markdown(header, rows):
+def markdown(header, rows):
     rules = ["-", *["-:"] * (len(header) - 1)]
     return ["| " + " | ".join(row) + " |" for row in (header, rules, *rows)]

@@ -140,7 +140,7 @@ class Running:
             # taskset replaces itself by the command: the pid is the server's.
             self.process = subprocess.Popen(
                 ["taskset", "--cpu-list", str(core), *self.command],
-                cwd=HERE, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                cwd=HERE, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def __enter__(self):
@@ -209,6 +209,6 @@ def installed(names):
     return here, [name for name in names if PEERS[name].version is None]
 
 
-def _environment():
+def environment():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     return environment | {"PYTHONPATH": str(ROOT)}

@@ -73,11 +73,11 @@ def _load(server, workload, seconds):
     # The harness is pinned to the core of wrk, its child.
     cores = {"server": server.core, "client": min(os.sched_getaffinity(0))}
     busy_before = {end: proc.core_seconds(core) for end, core in cores.items()}
-    before, client_before = server.processes(), _client_seconds()
+    before, client_before = server.processes(), client_seconds()
     done = subprocess.run(
         workload.wrk(server.port, seconds), capture_output=True, text=True, timeout=seconds + 30, check=False
     )
-    after, client = server.processes(), _client_seconds() - client_before
+    after, client = server.processes(), client_seconds() - client_before
     busy = {end: proc.core_seconds(core) - busy_before[end] for end, core in cores.items()}
     wrk = parse_wrk(done.stdout + done.stderr)
     cpu = sum(after.values()) - sum(before.values())
@@ -104,7 +104,7 @@ def _load(server, workload, seconds):
     }
 
 
-def _client_seconds():
+def client_seconds():
     """CPU seconds of children that have been waited for: between two calls in a visit, wrk is the only one."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -72,6 +72,8 @@ class Report:
             found.append(f"{after.processes} processes, {before.processes} before")
         if after.master - before.master:
             found.append(f"the master holds more than before: {after.master - before.master}")
+        if after.front - before.front:
+            found.append(f"the dispatcher holds more than before: {after.front - before.front}")
         most = max(before.workers, key=lambda one: one.total())
         found += [f"a worker holds more than before: {one - most}" for one in after.workers if one - most]
         if after.resident > before.resident + GROWTH_LIMIT:
@@ -90,7 +92,8 @@ def run_unplanned(wish: Wish) -> Report:
         "timeout": {"worker": unplanned.WORKER_LIMIT},
         "limit": {"worker_memory": f"{unplanned.MEMORY_LIMIT_MIB}MiB"},
     }
-    return _run(wish, "unplanned", unplanned.round_of_mishaps, changes)
+    steps = unplanned.WITH_A_DISPATCHER if wish.accept == "dispatch" else ()
+    return _run(wish, "unplanned", lambda: (*unplanned.round_of_mishaps(), *steps), changes)
 
 
 def run_tight(wish: Wish) -> Report:

@@ -32,6 +32,7 @@ from tests.process.servers import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from tests.bench.servers import Running
     from tests.chaos.wire import Address
     from tests.process.servers import Served
 
@@ -68,7 +69,14 @@ class Load:
     """``with Load(ledger, server) as load: ...``; ``calm()`` closes all connections, ``resume()`` goes on."""
 
     def __init__(
-        self, ledger: Ledger, server: Served, *, unix: str | None = None, seed: int = 0, pace: Pace | None = None
+        self,
+        ledger: Ledger,
+        server: Served | Running,
+        *,
+        unix: str | None = None,
+        seed: int = 0,
+        pace: Pace | None = None,
+        counts: dict[str, int] | None = None,
     ) -> None:
         self._ledger = ledger
         self._server = server
@@ -76,6 +84,7 @@ class Load:
         self._unix = unix
         self._seed = seed
         self._pace = pace or Pace()
+        self._counts = counts or COUNTS
         self._thread = threading.Thread(target=self._main, name="chaos load", daemon=True)
         self._error: BaseException | None = None
         self._stopping = False
@@ -137,7 +146,7 @@ class Load:
                 group.create_task(client, name=kind)
 
     def _clients(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
-        for kind, count in COUNTS.items():
+        for kind, count in self._counts.items():
             if kind == "unix" and self._unix is None:
                 continue
             for number in range(max(round(count * self._pace.scale), 1)):

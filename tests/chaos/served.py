@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.chaos.ledger import Victim
-from tests.process.servers import PATIENCE, Served, memory, processes, wait_until
+from tests.process.servers import PATIENCE, Served, children_of, memory, wait_until, workers_of
 
 APPLICATION = Path(__file__).with_name("app.py")
 
@@ -35,6 +35,7 @@ class State:
     processes: int
     master: Counter[str]
     workers: list[Counter[str]]
+    front: Counter[str]
     resident: int
 
 
@@ -92,13 +93,18 @@ class Chaotic(Served):
     # Its processes.
 
     def crew(self, master: int = 0) -> set[int]:
-        """The workers of a master: its children that do not lead others."""
-        return {pid for pid, (parent, _) in processes().items() if parent == (master or self.master)}
+        """The workers of a master, and its heir."""
+        return workers_of(master or self.master)
+
+    def front(self) -> set[int]:
+        """The dispatcher, in the mode that has one; a second one while it is replaced."""
+        return children_of(self.master) - self.crew()
 
     def settled(self, count: int) -> set[int]:
-        """The workers, once there are ``count`` and nobody else."""
+        """The workers, once there are ``count`` and nobody else but the master and, if there is one, the dispatcher."""
+        others = 2 if self.settings["process"]["accept"] == "dispatch" else 1
         return wait_until(
-            lambda: crew if len(crew := self.crew()) == count and len(self.members()) == count + 1 else set(),
+            lambda: crew if len(crew := self.crew()) == count and len(self.members()) == others + count else set(),
             f"{count} workers and nobody else",
             timeout=LONG,
         )
@@ -130,6 +136,7 @@ class Chaotic(Served):
             processes=len(self.members()),
             master=descriptors(self.master),
             workers=[descriptors(pid) for pid in crew],
+            front=sum(map(descriptors, self.front()), Counter()),
             resident=memory(self.master, "VmRSS"),
         )
 

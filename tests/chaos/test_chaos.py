@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.once, pytest.mark.timeout(240), pyte
 SHORT = Pace(stream_seconds=0.6)
 
 
-@pytest.mark.parametrize("accept", ["shared", "reuseport"])
+@pytest.mark.parametrize("accept", ["shared", "reuseport", "dispatch"])
 @pytest.mark.parametrize("part", PARTS)
 def test_nothing_is_lost_that_must_not_be(part, accept):
     report = PARTS[part](Wish(accept=accept, pace=SHORT))

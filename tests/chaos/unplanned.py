@@ -85,6 +85,23 @@ class Growing:
         row.say(told[0])
 
 
+def kill_dispatcher(scene: Scene, row: Operation) -> None:
+    """What it has accepted and not passed on yet goes with it, and nothing else."""
+    victim = _frozen_dispatcher(scene)
+    mark = scene.server.call(signal.SIGKILL, victim.pid)
+    _lost(scene, row, victim, mark, "killed by SIGKILL")
+
+
+def stop_dispatcher(scene: Scene, row: Operation) -> None:
+    """Nobody accepts until the watchdog has seen it."""
+    mark = scene.server.mark()
+    _lost(scene, row, _frozen_dispatcher(scene), mark, "killed by SIG.*because it was stuck")
+
+
+def _frozen_dispatcher(scene: Scene) -> Victim:
+    return scene.server.freeze(wait_until(lambda: min(scene.server.front(), default=0), "there is a dispatcher"))
+
+
 def broken_application(scene: Scene, row: Operation) -> None:
     before = scene.server.crew()
     scene.server.spoil()
@@ -237,6 +254,11 @@ def round_of_mishaps() -> tuple[Step, ...]:
         ("USR2, KILL the old master", killed_predecessor, True),
     )
 
+
+WITH_A_DISPATCHER: tuple[Step, ...] = (
+    ("KILL the dispatcher", kill_dispatcher, False),
+    ("STOP the dispatcher", stop_dispatcher, False),
+)
 
 #: On a server with few descriptors and a short queue.
 TIGHT: tuple[Step, ...] = (

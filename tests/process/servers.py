@@ -139,8 +139,13 @@ class Served:
         return {pid for pid, (_, session) in processes().items() if session == self.pid}
 
     def workers(self) -> set[int]:
-        """The children of the master."""
-        return {pid for pid, (parent, _) in processes().items() if parent == self.pid}
+        """The children of the master, but for a dispatcher."""
+        return workers_of(self.pid)
+
+    def dispatcher(self) -> int:
+        """The process that accepts for all workers, if there is one and not two."""
+        found = children_of(self.pid) - self.workers()
+        return found.pop() if len(found) == 1 else 0
 
     def signal(self, number: int, pid: int | None = None) -> None:
         os.kill(pid or self.pid, number)
@@ -231,6 +236,20 @@ class Served:
         """One GET on a connection of its own."""
         with self.connect(port=port) as client:
             return client.get(target, close=True)
+
+
+def children_of(master: int) -> set[int]:
+    return {pid for pid, (parent, _) in processes().items() if parent == master}
+
+
+def workers_of(master: int) -> set[int]:
+    """Its children, but for those that have another name: dispatchers."""
+    found = set()
+    for pid in children_of(master):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text() != "dispatcher\n":
+                found.add(pid)
+    return found
 
 
 def processes() -> dict[int, tuple[int, int]]:

@@ -10,6 +10,7 @@ import pytest
 from tests.process.servers import Served, wait_until
 
 MODES = {
+    "dispatch": ("--workers", "2", "--accept", "dispatch"),
     "reuseport": ("--workers", "2", "--reuseport"),
     "shared": ("--workers", "2"),
     "single": ("--accept", "single"),

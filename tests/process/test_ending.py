@@ -13,6 +13,7 @@ from tests.process.servers import Served, wait_until
 pytestmark = pytest.mark.slow
 
 MODES = [
+    ("--workers", "2", "--accept", "dispatch"),
     ("--workers", "2"),
     ("--workers", "2", "--reuseport"),
     ("--accept", "single"),

@@ -13,6 +13,7 @@ from tests.process.clients import Client
 from tests.process.servers import PATIENCE, Served
 
 MODES = {
+    "dispatch": ("--workers", "2", "--accept", "dispatch"),
     "reuseport": ("--workers", "2", "--reuseport"),
     "shared": ("--workers", "2"),
     "single": ("--accept", "single"),

@@ -10,6 +10,7 @@ from tests.process.clients import Load
 from tests.process.servers import Served, wait_until
 
 MODES = {
+    "dispatch": ("--workers", "2", "--accept", "dispatch"),
     "reuseport": ("--workers", "2", "--reuseport"),
     "shared": ("--workers", "2"),
     "threads": ("--accept", "threads", "--threads", "2", "--workers", "2"),

@@ -9,7 +9,12 @@ import pytest
 
 from tests.process.servers import APPS, Served
 
-MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2"), "single": ("--accept", "single")}
+MODES = {
+    "dispatch": ("--workers", "2", "--accept", "dispatch"),
+    "reuseport": ("--workers", "2", "--reuseport"),
+    "shared": ("--workers", "2"),
+    "single": ("--accept", "single"),
+}
 
 
 def written(folder, text):

@@ -15,7 +15,11 @@ from tests.process.servers import APPS, Served, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2")}
+MODES = {
+    "dispatch": ("--workers", "2", "--accept", "dispatch"),
+    "reuseport": ("--workers", "2", "--reuseport"),
+    "shared": ("--workers", "2"),
+}
 
 
 @pytest.fixture(params=MODES)

@@ -18,7 +18,12 @@ from tests.process.servers import APPS, PATIENCE, REPO, Served, wait_until
 from tests.process.test_reloading import Service
 from tests.process.test_upgrading import leaving_nobody, upgrade
 
-MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2"), "single": ("--accept", "single")}
+MODES = {
+    "dispatch": ("--workers", "2", "--accept", "dispatch"),
+    "reuseport": ("--workers", "2", "--reuseport"),
+    "shared": ("--workers", "2"),
+    "single": ("--accept", "single"),
+}
 
 
 @pytest.fixture(params=MODES)

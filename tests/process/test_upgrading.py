@@ -14,6 +14,7 @@ from tests.process.servers import Served, wait_until
 from tests.process.test_reloading import Service
 
 MODES = {
+    "dispatch": ("--workers", "2", "--accept", "dispatch"),
     "reuseport": ("--workers", "2", "--reuseport"),
     "shared": ("--workers", "2"),
     "threads": ("--workers", "2", "--accept", "threads", "--threads", "2"),

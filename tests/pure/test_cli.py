@@ -91,7 +91,7 @@ def test_what_to_do_instead_of_serving_is_no_setting():
         (["a:b", "-Dw"], ["-w: needs a value"]),
         (["a:b", "--reload=yes"], ["--reload: takes no value; leave it out"]),
         (["a:b", "c:d"], ["c:d: one word too many; there is one APP (further ones: --mount)"]),
-        (["a:b", "--preload-app", "--ws", "auto"], ["--ws: WebSockets are not served", "--preload-app: use --preload"]),
+        (["a:b", "--preload-app", "--ktls"], ["--preload-app: use --preload", "--ktls: TLS is not in"]),
         (["a:b", "-k", "uvicorn.workers.UvicornWorker"], ["-k/--worker-class: there is one kind of worker"]),
         (["a:b", "--reload=1", "--wrokers", "4", "--port"], ["--reload: ", "--port: ", "--wrokers: "]),
     ],

@@ -18,9 +18,13 @@ class Recorder:
 
     def __init__(self):
         self.cycles = []
+        self.sessions = []
 
     def record(self, cycle):
         self.cycles.append(cycle)
+
+    def record_session(self, session):
+        self.sessions.append(session)
 
 
 class Client:
@@ -34,7 +38,7 @@ class Client:
         self.protocol.connection_made(self.transport)
 
     def send(self, data):
-        self.protocol.data_received(data)
+        self.transport.protocol.data_received(data)
 
     async def ask(self, data):
         """Send, let the application run, and return what was written."""

@@ -208,7 +208,7 @@ FILE = "aioserve.toml"
         ("[limit]\nconcurrency = -1", "limit.concurrency: -1 is too small; write 0 or more"),
         ("[timeout]\nbody = 0", "timeout.body: 0 is too small; write 1ms or more"),
         ("[process]\npreload_app = true", "process.preload_app: use --preload"),
-        ("[ws]\nmax_size = 1", "ws: WebSockets are not served in this version"),
+        ("[ws]\nmode = 'wsproto'", "ws.mode: 'wsproto' is not needed: there is one implementation"),
         ("[ssl]\nkeyfile = 'x'", "ssl: TLS is not in this version"),
         ("[timeout]\nworker_healthcheck = 1", "timeout.worker_healthcheck: use --timeout-worker"),
     ],
@@ -253,7 +253,8 @@ def test_a_file_that_cannot_be_read_is_named():
     [
         ({"AIOSERVE_WROKERS": "1"}, "AIOSERVE_WROKERS: no such variable; did you mean AIOSERVE_WORKERS?"),
         ({"AIOSERVE_XYZZY": "1"}, "AIOSERVE_XYZZY: no such variable"),
-        ({"AIOSERVE_WS_MAX_SIZE": "1"}, "AIOSERVE_WS_MAX_SIZE: WebSockets are not served"),
+        ({"AIOSERVE_WS": "websockets"}, "AIOSERVE_WS: 'websockets' is not needed: there is one implementation"),
+        ({"AIOSERVE_KTLS": "1"}, "AIOSERVE_KTLS: TLS is not in this version"),
         ({"WEB_CONCURRENCY": "many"}, "WEB_CONCURRENCY: 'many' is not a whole number"),
         ({"AIOSERVE_WORKERS": "0"}, "AIOSERVE_WORKERS: '0' is out of range; write 1 to 1024"),
         ({"AIOSERVE_PORT": "tpc://x"}, "AIOSERVE_PORT: 'tpc://x' is not a whole number"),
@@ -328,7 +329,7 @@ def test_keywords_take_paths_in_lists():
 
 def test_mistaken_keywords_are_all_named():
     with pytest.raises(ConfigError) as caught:
-        from_settings(worker=2, port=-1, ws="auto", reuseport=True, accept="single")
+        from_settings(worker=2, port=-1, ws="sansio", reuseport=True, accept="single")
 
     assert [line.split(":")[0] for line in caught.value.problems] == [
         "worker=",

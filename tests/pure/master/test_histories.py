@@ -52,6 +52,7 @@ from aioserve.master.events import (
     WakeAt,
 )
 from aioserve.master.machine import Machine, Policy, RoleSpec
+from aioserve.master.slots import Phase
 
 ROOM = 6
 LIMIT = 8.0
@@ -77,7 +78,18 @@ class Process:
 
 
 class World:
-    def __init__(self, workers=2, watchers=1, boot_failure_ends=True, breaker=0, limit=LIMIT, linger=1.0, shared=False):
+    def __init__(
+        self,
+        workers=2,
+        watchers=1,
+        dispatchers=0,
+        boot_failure_ends=True,
+        breaker=0,
+        limit=LIMIT,
+        linger=1.0,
+        drain_delay=0.0,
+        shared=False,
+    ):
         self.policy = Policy(
             boot_timeout=60,
             grace=30,
@@ -86,16 +98,19 @@ class World:
             breaker_failures=breaker,
             worker_limit=limit,
             linger=linger,
+            drain_delay=drain_delay,
         )
         self.machine = Machine(
             [
                 RoleSpec(role=Role.WORKER, slots=workers, reloads=True, required=True, most=ROOM),
                 RoleSpec(role=Role.WATCHER, slots=watchers, reloads=False, required=False),
+                RoleSpec(role=Role.DISPATCHER, slots=dispatchers, reloads=True, required=True, leads=True),
             ],
             self.policy,
             shared=shared,
         )
         self.watchers = watchers
+        self.dispatchers = dispatchers
         self.boot_failure_ends = boot_failure_ends
         self.breaker = breaker
         self.limit = limit
@@ -117,7 +132,11 @@ class World:
 
     @property
     def places(self):
-        return [(Role.WORKER, n) for n in range(self.slots)] + [(Role.WATCHER, n) for n in range(self.watchers)]
+        return [
+            *((Role.WORKER, n) for n in range(self.slots)),
+            *((Role.WATCHER, n) for n in range(self.watchers)),
+            *((Role.DISPATCHER, n) for n in range(self.dispatchers)),
+        ]
 
     # The machine's side
 
@@ -141,7 +160,7 @@ class World:
         self.look_around()
 
     def serving(self):
-        return {p for p in self.alive.values() if p.place[0] is Role.WORKER and p.serves}
+        return {p for p in self.alive.values() if p.place[0] is not Role.WATCHER and p.serves}
 
     def carry_out(self, action, events):
         match action:
@@ -239,13 +258,20 @@ class World:
         process.told = sig
 
     def reason_to_leave(self, process):
-        if self.stopping or self.gave_up():
+        role, _ = process.place
+        leaves = self.stopping or self.gave_up()
+        if (leaves or self.dormant) and role is not Role.DISPATCHER:
+            in_a_hurry = self.machine._crew.phase is Phase.QUITTING
+            serves_on = leaves and self.policy.drain_delay
+            passed = not self.of((Role.DISPATCHER, 0)) or process.state == "boots"
+            assert passed or in_a_hurry or serves_on, "it leaves before it has got what was accepted for it"
+        if leaves:
             return "end"
-        role, number = process.place
-        assert role is Role.WORKER, "a watcher is not replaced"
+        assert role is not Role.WATCHER, "a watcher is not replaced"
         if self.dormant:
             return "drain"
-        if next(s for s in self.machine._crew.slots if s.number == number).retiring:
+        slots = self.machine._crew.slots
+        if next(s for s in slots if (s.spec.role, s.number) == process.place).retiring:
             return "size"
         others = [p for p in self.of(process.place) if p is not process]
         assert any(p.serves for p in others), "told to leave before its successor serves"
@@ -259,7 +285,7 @@ class World:
 
     def end(self, status):
         assert not self.alive, "it ends with children alive"
-        assert not self.listening, "it ends with its sockets open"
+        assert not self.listening or self.policy.drain_delay, "it ends with its sockets open"
         assert status in ({0, 1, 3} if self.boot_failure_ends else {0, 1})
         self.status = status
 
@@ -280,9 +306,9 @@ class World:
         assert self.shared or self.slots == self.size, "the size that was wished for is not reached"
         for place in self.places:
             serving = [p for p in self.of(place) if p.serves]
-            parked = place[0] is Role.WORKER and not self.boot_failure_ends and not serving
+            parked = place[0] is not Role.WATCHER and not self.boot_failure_ends and not serving
             assert len(serving) == 1 or parked, f"{place} is held by {len(serving)}"
-            assert parked or place[0] is Role.WATCHER or self.shared or place[1] not in self.away, "nobody finds it"
+            assert parked or place[0] is not Role.WORKER or self.shared or place[1] not in self.away, "nobody finds it"
 
     def of(self, place):
         return [p for p in self.alive.values() if p.place == place]
@@ -321,7 +347,7 @@ class World:
         self.feed(Exited(process.pid, status, "left", status == -9))
 
     def hangs(self, number):
-        process = self.pick(number, lambda p: p.state == "ready" and p.place[0] is Role.WORKER)
+        process = self.pick(number, lambda p: p.state == "ready" and p.place[0] is not Role.WATCHER)
         if process:
             process.hangs = True
 
@@ -451,10 +477,12 @@ worlds = st.builds(
     World,
     workers=st.integers(1, 4),
     watchers=st.integers(0, 1),
+    dispatchers=st.integers(0, 1),
     boot_failure_ends=st.booleans(),
     breaker=st.sampled_from([0, 3]),
     limit=st.sampled_from([0.0, LIMIT]),
     linger=st.sampled_from([0.0, 1.0]),
+    drain_delay=st.sampled_from([0.0, 3.0]),
     shared=st.booleans(),
 )
 histories = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 31)), max_size=150)
@@ -481,7 +509,11 @@ def started(**options):
 def test_a_long_life_keeps_the_invariants_and_ends(seed, boot_failure_ends):
     chance = random.Random(seed)
     world = started(
-        workers=1 + seed % 5, watchers=seed % 2, boot_failure_ends=boot_failure_ends, limit=(0.0, LIMIT)[seed // 2 % 2]
+        workers=1 + seed % 5,
+        watchers=seed % 2,
+        dispatchers=seed // 4 % 2,
+        boot_failure_ends=boot_failure_ends,
+        limit=(0.0, LIMIT)[seed // 2 % 2],
     )
     for _ in range(1500):
         world.step(chance.choice(UNSTOPPED), chance.randrange(32))
@@ -493,7 +525,7 @@ def test_a_long_life_keeps_the_invariants_and_ends(seed, boot_failure_ends):
 @pytest.mark.parametrize("seed", range(8))
 def test_a_server_left_in_peace_becomes_whole_again(seed, limit):
     chance = random.Random(seed)
-    world = started(workers=3, limit=limit)
+    world = started(workers=3, dispatchers=seed % 2, limit=limit)
     for _ in range(200):
         world.step(chance.choice(UNSTOPPED), chance.randrange(32))
     world.forks_fail = world.config_broken = False

@@ -512,3 +512,84 @@ class TestMilestones:
         story.feed(TERM)
         story.feed(QUIT)
         assert story.marks[1:] == [(Milestone.STOPPING, "stopping"), (Milestone.STOPPING, "stopping at once")]
+
+
+class TestDispatcher:
+    """It leads: the workers have their connections from it."""
+
+    def test_it_is_waited_for_and_not_counted_among_the_workers(self):
+        story = Story(workers=2, dispatchers=1).started()
+        story.feed(Ready(101))
+        story.feed(Ready(102))
+        assert not story.told("ready: ")
+        story.feed(Ready(103))
+        assert story.told("ready: 2 workers")
+
+    def test_a_stop_lets_it_leave_before_the_workers(self):
+        story = Story(workers=2, dispatchers=1).serving()
+        assert story.feed(TERM) == [(103, Sig.TERM)]
+        assert story.leaves(103) == [(101, Sig.TERM), (102, Sig.TERM)]
+        story.leaves(101)
+        story.leaves(102)
+        assert story.quit == 0
+
+    def test_workers_do_not_wait_for_one_that_does_not_leave(self):
+        story = Story(workers=1, dispatchers=1, quick_limit=5.0).serving()
+        story.feed(TERM)
+        assert story.tick() == [(102, Sig.KILL)]
+        assert story.now == 5.0
+        assert story.dies(102, -9, "killed by SIGKILL") == [(101, Sig.TERM)]
+
+    def test_it_accepts_during_the_drain_delay_while_workers_fail_readiness(self):
+        story = Story(workers=1, dispatchers=1, drain_delay=3.0).serving()
+        assert story.feed(TERM) == [(101, Sig.TERM)]
+        assert story.tick() == [(102, Sig.TERM)]
+        assert story.now == 3.0
+
+    def test_a_quick_stop_waits_for_nobody(self):
+        story = Story(workers=1, dispatchers=1).serving()
+        assert story.feed(QUIT) == [(101, Sig.QUIT), (102, Sig.QUIT)]
+
+    def test_a_second_signal_hurries_the_workers_that_wait_for_it(self):
+        story = Story(workers=1, dispatchers=1).serving()
+        story.feed(TERM)
+        story.after(1)
+        assert story.feed(TERM) == [(101, Sig.QUIT), (102, Sig.QUIT)]
+
+    def test_a_worker_that_boots_has_nothing_to_wait_for(self):
+        story = Story(workers=1, dispatchers=1).serving()
+        story.dies(101)
+        assert story.feed(TERM) == [(103, Sig.TERM), (102, Sig.TERM)]
+
+    def test_a_reload_replaces_it_too_and_counts_workers(self):
+        story = Story(workers=2, dispatchers=1).serving()
+        story.feed(HUP)
+        assert story.feed(Ready(104)) == [(101, Sig.TERM)]
+        story.leaves(101)
+        assert story.feed(Ready(105)) == [(102, Sig.TERM)]
+        story.leaves(102)
+        assert story.feed(Ready(106)) == [(103, Sig.TERM)]
+        story.leaves(103)
+        assert story.told("reload to generation 2 finished: 2 replaced")
+
+    def test_it_is_replaced_at_once_when_it_dies(self):
+        story = Story(workers=1, dispatchers=1).serving()
+        story.dies(102)
+        assert story.spawns[-1] == (Role.DISPATCHER, 0, 0, 1)
+        assert Steer(0, away=True) not in story.did
+
+    def test_one_that_cannot_be_held_ends_the_server_however_well_the_workers_serve(self):
+        story = Story(workers=1, dispatchers=1, breaker_failures=3).serving().after(60)
+        story.dies(102)
+        story.feed(Ready(103))
+        story.dies(103)
+        story.tick()
+        story.feed(Ready(104))
+        story.dies(104)
+        assert story.told("dispatcher has failed 3 times in a row, and no other dispatcher serves well")
+
+    def test_one_that_stands_still_is_replaced(self):
+        story = Story(workers=1, dispatchers=1, worker_limit=8.0).serving()
+        kills = [story.beats({101: 0.1, 102: second}, after=1) for second in range(9)]
+        assert kills == [*[[]] * 8, [(102, Sig.USR2)]]
+        assert story.spawns[-1] == (Role.DISPATCHER, 0, 1, 1)

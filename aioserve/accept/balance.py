@@ -1,0 +1,145 @@
+"""Who gets the next connection: what a dispatcher knows of each slot, and its choice. No socket and no clock.
+
+A slot's *load* is the connections that its workers have open, and those that were sent and are not open yet. These
+are counted, not measured: between taking a connection and opening it a worker has it in no cell. The count is put
+right by what the kernel says of the channel, whenever that knows better.
+
+A slot is *late* from the moment when something has waited for it longer than ``LATE`` without anything being taken. It
+gets nothing until it has taken all, and what waits may be taken back. A probe takes its place in the channel, and
+shows when the worker is back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from aioserve.accept.passing import MOST
+from aioserve.observe.scoreboard import (
+    ACCEPTING,
+    CONNECTIONS,
+    CONNECTIONS_LIMIT,
+    CONNECTIONS_TOTAL,
+    PHASE,
+    Phase,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+#: Seconds. A worker that is only busy takes what waits within one turn of its loop, mostly less than a millisecond.
+LATE: Final = 0.003
+
+#: Seconds after which a connection that was taken and did not open is no longer believed to: its client has left.
+FORGOTTEN: Final = 1.0
+
+
+@final
+class Lane:
+    """A slot as its dispatcher sees it. ``seats`` are the cells of its two rows."""
+
+    def __init__(self, number: int, seats: Sequence[memoryview]) -> None:
+        self.number: Final = number
+        self.takes = False  # somebody takes what is sent
+        self.serves = False  # somebody is there at all
+        self.load = 0
+        self.room = 0  # how many more it may be sent now
+        self.waiting = 0  # in the channel, probes among them
+        self.probed = False
+        self.late = False
+        self._seats: Final = seats
+        self._opened: Final = [0] * len(seats)  # what each seat's total was
+        self._pending = 0  # sent, and not open yet
+        self._since = 0.0  # nothing has been taken, or opened, since then
+
+    def look(self, waiting: int, now: float, *, avoided: bool) -> None:
+        """Take in what the scoreboard and the channel say."""
+        connections, limit = 0, 0
+        self.takes = self.serves = False
+        for seat, cells in enumerate(self._seats):
+            total = cells[CONNECTIONS_TOTAL]
+            # A total that is lower belongs to another process.
+            opened = total - self._opened[seat] if total >= self._opened[seat] else total
+            self._opened[seat] = total
+            if opened:
+                self._pending -= opened
+                self._since = now
+            phase = cells[PHASE]
+            self.serves = self.serves or phase in {Phase.READY, Phase.DRAINING}
+            if cells[ACCEPTING]:
+                self.takes = True
+                connections += cells[CONNECTIONS]
+                limit += cells[CONNECTIONS_LIMIT]
+        if waiting < self.waiting:
+            self._since = now
+        self.waiting = waiting
+        if not waiting:
+            self.late = self.probed = False
+        connections_waiting = waiting - self.probed
+        if self._pending < connections_waiting or (
+            self._pending > connections_waiting and now - self._since > FORGOTTEN
+        ):
+            self._pending = connections_waiting
+        self.takes = self.takes and not avoided
+        self.load = connections + self._pending
+        # Few descriptors are few for what comes in one message, too.
+        most = min(MOST, max(limit // 4, 1)) if limit else MOST
+        room = most - waiting if self.takes and not self.late else 0
+        self.room = max(min(room, limit - self.load if limit else room), 0)
+
+    def lags(self, now: float) -> bool:
+        """Whether it has become late just now."""
+        if self.late or not self.waiting or now < self.due():
+            return False
+        self.late = True
+        self.room = 0
+        return True
+
+    def due(self) -> float:
+        """When it becomes late, if nothing is taken."""
+        return self._since + LATE
+
+    def sent(self, count: int, now: float) -> None:
+        if not self.waiting:
+            self._since = now
+        self.waiting += count
+        self._pending += count
+
+    def retaken(self, count: int) -> None:
+        """So many were taken back, and nothing is left."""
+        self.waiting = 0
+        self._pending -= count
+
+    def probe(self) -> None:
+        """A probe is in its channel, alone."""
+        self.waiting, self.probed = 1, True
+
+    def give(self) -> None:
+        """It is to have one more."""
+        self.load += 1
+        self.room -= 1
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits for it, and it has room."""
+        return self.room > 0 and not self.waiting
+
+
+@final
+class Choice:
+    """The lane with the smallest load that has room; of equals the one whose turn it is."""
+
+    def __init__(self) -> None:
+        self._last = -1
+
+    def among(self, lanes: Iterable[Lane]) -> Lane | None:
+        best: Lane | None = None
+        key = (0, False, 0)
+        for lane in lanes:
+            if lane.room > 0:
+                mine = (lane.load, lane.number <= self._last, lane.number)
+                if best is None or mine < key:
+                    best, key = lane, mine
+        if best is not None:
+            self._last = best.number
+            best.give()
+        return best
