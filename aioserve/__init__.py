@@ -21,7 +21,8 @@ started by one start or reload; a *rollout* replaces workers slot by slot, the s
 master that takes over the sockets; to *drain* is to finish what has begun and take nothing new; to *pause* is to accept
 no more for a while; a *listener* is a socket that accepts, the *backlog* its queue in the kernel; a *cycle* is one
 request and its response; a *head* is a start line and its fields; a *peer* is whoever is at the other end of the
-connection, the *client* whoever the request comes from.
+connection, the *client* whoever the request comes from; the *usher* of a worker with several loops accepts for them,
+and a *lane* is one of those who get connections, as whoever passes them on sees it.
 """
 
 from aioserve.errors import BindError, BootError, ClientDisconnected, ConfigError

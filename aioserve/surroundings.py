@@ -43,13 +43,17 @@ def enter(config: Config) -> None:
         os.umask(process.umask)
 
 
-def count_workers(config: Config, read: cgroup.Read = cgroup.read_text) -> Config:
-    """The configuration with a number of workers, and of loops in each, where it says ``auto``."""
+def count_workers(config: Config, read: cgroup.Read = cgroup.read_text, *, accept: str = "") -> Config:
+    """The configuration with a number of workers, and of loops in each, where it says ``auto``.
+
+    ``accept`` is the pattern of a server that runs, which goes on whatever the configuration says now.
+    """
     process = config.process
+    accept = accept or process.accept
     workers, threads = process.workers, process.threads
-    if process.accept == "single" and workers == AUTO:
+    if accept == "single" and workers == AUTO:
         workers = 1
-    if process.accept != "threads":
+    if accept != "threads":
         threads = 1
     elif workers == threads == AUTO:
         workers = 1

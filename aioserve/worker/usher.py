@@ -5,7 +5,7 @@
 A *lane* is one loop, as the usher sees it. Its load is what was handed to it less what has gone; the usher counts the
 one, the loop the other, and each number has one thread that writes it. Ties go round, so that short connections do.
 
-Nobody waits behind a busy loop while another is idle: a loop that has not looked into its inbox for ``PATIENCE`` is
+Nobody waits behind a busy loop while another is idle: a loop that has not looked into its inbox for ``LATE`` is
 late. It gets nothing more, and what still lies in its inbox goes to a loop that is not. While all are late, nothing is
 accepted, so that other workers at the same socket can.
 """
@@ -17,6 +17,7 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
 
+from aioserve.accept.balance import LATE
 from aioserve.observe.scoreboard import (
     ACCEPTING,
     CONNECTIONS,
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("aioserve")
 
-#: How long a loop may leave its inbox alone, in seconds: longer than what most callbacks take, short for a client. A
-#: loop under the interpreter's lock waits up to 5 ms for it (sys.getswitchinterval).
-PATIENCE: Final = 0.003
-
 #: While a limit keeps the usher from accepting, it looks again after this long, in seconds.
 FULL_SECONDS: Final = 0.02
 
@@ -57,7 +54,7 @@ class Lane:
 
     __slots__ = ("answered", "asked", "asked_at", "closed", "handed", "inbox", "loop", "patience", "seen", "server")
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, *, patience: float = PATIENCE) -> None:
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, *, patience: float = LATE) -> None:
         self.patience = patience
         self.server: Final = server
         self.loop: Final = loop
@@ -203,7 +200,7 @@ class Usher:
         self._called.clear()
         self.publish()
         if self._timer is None and not self._closed:
-            self._timer = self._loop.call_later(PATIENCE, self._look)
+            self._timer = self._loop.call_later(LATE, self._look)
 
     def _look(self) -> None:
         """Take back what a late loop has not come to, as long as another can serve it."""
@@ -221,7 +218,7 @@ class Usher:
         self._settle(now)
         if self._timer is None:
             if late or any(lane.inbox for lane in self._lanes):
-                self._timer = self._loop.call_later(PATIENCE, self._look)
+                self._timer = self._loop.call_later(LATE, self._look)
             elif self._full:
                 self._timer = self._loop.call_later(FULL_SECONDS, self._look)
 

@@ -51,6 +51,14 @@ def test_all_workers_together_have_a_loop_for_each_cpu(settings, expected):
     assert counted(CPUS, **settings) == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "running", "threads"),
+    [({"accept": "threads", "threads": 4}, "shared", 1), ({"accept": "shared"}, "threads", CPUS)],
+)
+def test_a_server_that_runs_counts_by_its_own_pattern(settings, running, threads):
+    assert count_workers(from_settings(**settings), {}.get, accept=running).process.threads == threads
+
+
 def test_what_was_counted_is_said(caplog):
     with caplog.at_level("INFO", logger="aioserve"):
         counted(1, accept="threads")

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from aioserve.accept.balance import LATE
 from aioserve.accept.base import Listener
 from aioserve.observe.scoreboard import CONNECTIONS, CONNECTIONS_TOTAL, LATE_TOTAL, RETAKEN_TOTAL, Scoreboard
-from aioserve.worker.usher import PATIENCE, Lane, Usher
+from aioserve.worker.usher import Lane, Usher
 
 
 class LaneLoop:
@@ -141,7 +142,7 @@ async def test_a_loop_is_woken_once_for_all_that_came_together(hall):
 
 
 async def test_what_a_late_loop_has_not_come_to_goes_to_another(hall):
-    hall = await hall(patience=PATIENCE)
+    hall = await hall(patience=LATE)
     hall.lanes[1].patience = 60.0
     await hall.arrive(4)
     await hall.until(lambda: hall.waiting == [0, 4])
@@ -159,11 +160,11 @@ async def test_what_a_late_loop_has_not_come_to_goes_to_another(hall):
 
 
 async def test_while_all_loops_are_late_connections_wait_for_other_workers(hall):
-    hall = await hall(patience=PATIENCE)
+    hall = await hall(patience=LATE)
     await hall.arrive(2)
     await hall.until(lambda: not hall.usher._gate.accepting)
     hall.come(3)
-    await asyncio.sleep(5 * PATIENCE)
+    await asyncio.sleep(5 * LATE)
     assert hall.row.cells[CONNECTIONS_TOTAL] == 2
     # The first that turns is given what the other one had, too.
     await hall.until(lambda: hall.turn(0) or hall.taken == [5, 0])
@@ -216,9 +217,9 @@ def test_a_late_loop_that_makes_headway_is_not_late():
     lane = Lane(LaneServer(), LaneLoop())
     lane.ask(1.0)
     lane.ask(1.001)
-    assert not lane.is_late(1.0 + PATIENCE)
-    assert lane.is_late(1.001 + PATIENCE)
+    assert not lane.is_late(1.0 + LATE)
+    assert lane.is_late(1.001 + LATE)
     lane.loop.asked.pop(0)()
-    assert not lane.is_late(1.002 + PATIENCE)
+    assert not lane.is_late(1.002 + LATE)
     lane.loop.turn()
     assert not lane.is_late(9.0)
