@@ -103,6 +103,7 @@ def test_a_loop_that_dies_is_a_reason_for_a_successor_and_its_siblings_serve_on(
         assert server.get("/").status == 200
 
 
+@pytest.mark.once
 def test_a_loop_that_stands_still_is_a_reason_for_a_successor_before_the_worker_is_killed():
     with serve("--timeout-worker", "4s") as server, ExitStack() as stack:
         waiting, blocker = on_two_loops(server, stack)
@@ -127,6 +128,7 @@ def test_limit_on_connections_is_that_of_all_loops_together():
         assert fifth.response().status == 200
 
 
+@pytest.mark.once
 def test_limit_on_requests_is_that_of_all_loops_together():
     with serve("--limit-concurrency", "3") as server, ExitStack() as stack:
         one, other = on_two_loops(server, stack)
@@ -169,6 +171,7 @@ def test_reloads_under_load_lose_no_request():
         assert load.failures == []
 
 
+@pytest.mark.once
 def test_worker_that_is_killed_takes_only_its_own_connections_along():
     with serve("--workers", "2") as server:
         victim = min(server.workers())
