@@ -4,7 +4,8 @@ Public are the names in ``__all__`` and nothing else.
 
 The package, from the top down; imports point down only:
 
-    cli        the command line                      boot       puts the parts together
+    commands   which command it is                   cli, cli_tune  the command lines
+    boot       puts the parts together               tune       measures accept patterns on the application
     embed      serve() in a running loop, run()      testing    a real server inside a test
     supervise  from a configuration to a master      surroundings, system  user, limits, pid file, hooks
     master     supervises: machine and its parts decide, shell and hands fork and kill
@@ -19,10 +20,13 @@ Words, used for one thing each: a *worker* is a process that serves; a *slot* is
 after another holds; a *seat* is one of the two rows that a slot has on the *scoreboard*; a *generation* is all workers
 started by one start or reload; a *rollout* replaces workers slot by slot, the successor first; the *heir* is a new
 master that takes over the sockets; to *drain* is to finish what has begun and take nothing new; to *pause* is to accept
-no more for a while; a *listener* is a socket that accepts, the *backlog* its queue in the kernel; a *cycle* is one
-request and its response; a *head* is a start line and its fields; a *peer* is whoever is at the other end of the
-connection, the *client* whoever the request comes from; the *usher* of a worker with several loops accepts for them,
-and a *lane* is one of those who get connections, as whoever passes them on sees it.
+no more for a while; a *listener* is a socket that accepts, the *backlog* its queue in the kernel; a *dispatcher* is a
+process that accepts for all workers, and a *feed* the pair of sockets by which it passes connections to a slot; the
+*siblings* of a worker are those of the other slots, and one that lets connections wait is *late*; a *door* is what a
+worker accepts from: its own listener, a sibling's, or a feed; a *cycle* is one request and its response; a *head* is a
+start line and its fields; a *peer* is whoever is at the other end of the connection, the *client* whoever the request
+comes from; the *usher* of a worker with several loops accepts for them, and a *lane* is one of those who get
+connections, as whoever passes them on sees it.
 """
 
 from aioserve.errors import BindError, BootError, ClientDisconnected, ConfigError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aioserve.cli import main
+from aioserve.commands import main
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,9 @@ import asyncio
 import importlib.util
 import logging
 import os
+import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +21,13 @@ from aioserve.accept.reuseport import ReusePort
 from aioserve.accept.shared import Shared
 from aioserve.accept.sockets import SocketOptions
 from aioserve.config.addresses import FdAddress, NamedAddress, parse_address
+from aioserve.config.values import AUTO
 from aioserve.errors import BindError, BootError, ConfigError
 from aioserve.master.machine import CANNOT_START
 from aioserve.master.notify import EXTEND, PULSE, NotifySocket
 from aioserve.master.upgrade import Origin, inherit
 from aioserve.observe import log as logs
+from aioserve.observe.scoreboard import PID
 from aioserve.supervise import Start, run_hook, supervise
 from aioserve.system import hooks
 from aioserve.system.pidfile import PidFile
@@ -39,7 +43,9 @@ if TYPE_CHECKING:
     from aioserve.accept.base import Acceptor, Inherited
     from aioserve.config.tree import Config
     from aioserve.master.notify import Manager
+    from aioserve.observe.scoreboard import Scoreboard
     from aioserve.system.identity import Identity
+    from aioserve.tune.run import Wishes
 
 log = logging.getLogger("aioserve")
 
@@ -47,11 +53,17 @@ log = logging.getLogger("aioserve")
 NOT_BOUND = 4
 
 
-def run(config: Config, *, origin: Origin | None = None, reread: Callable[[], Config] | None = None) -> int:
+def run(
+    config: Config,
+    *,
+    origin: Origin | None = None,
+    reread: Callable[[], Config] | None = None,
+    scoreboard: Scoreboard | None = None,
+) -> int:
     """Serve until stopped; the exit status. Raises ``ConfigError`` for what only shows here.
 
     ``origin`` is how to start a new master (USR2), if it is not how things are now; ``reread`` reads the configuration
-    again (HUP), which otherwise stays as it is.
+    again (HUP), which otherwise stays as it is; ``scoreboard`` is one that somebody else reads, too.
     """
     origin = origin or Origin.now()
     predecessor = inherit(os.environ)
@@ -80,7 +92,7 @@ def run(config: Config, *, origin: Origin | None = None, reread: Callable[[], Co
             if config.process.accept == "single":
                 announce(config, acceptor)
                 surroundings.settle_in(identity)
-                return run_alone(config, acceptor, manager)
+                return run_alone(config, acceptor, manager, scoreboard)
             announce(config, acceptor)
             start = Start(
                 origin=origin,
@@ -89,6 +101,7 @@ def run(config: Config, *, origin: Origin | None = None, reread: Callable[[], Co
                 identity=identity,
                 pid_file=pid_file,
                 predecessor=predecessor,
+                scoreboard=scoreboard,
             )
             return supervise(config, acceptor, start)
         except BootError as error:
@@ -102,6 +115,20 @@ def check(config: Config) -> None:
     check_reload(config)
     hooks.load(config, (*hooks.MASTER, *hooks.WORKER))
     assemble(config)
+
+
+def tune(config: Config, wishes: Wishes) -> int:
+    """Try the accept patterns on the application, and say which to take; the exit status."""
+    from aioserve.tune.run import run as run_tune
+
+    def serve(candidate: Config, scoreboard: Scoreboard) -> int:
+        return run(candidate, scoreboard=scoreboard)
+
+    # No service manager is to hear of servers that come and go here.
+    surroundings.settle_in(None)
+    every_cpu = replace(config, process=replace(config.process, accept="shared", workers=AUTO))
+    cpus = surroundings.count_workers(every_cpu).process.workers
+    return run_tune(surroundings.count_workers(config), wishes, serve, cpus=cpus)
 
 
 def check_reload(config: Config) -> None:
@@ -140,15 +167,19 @@ def choose_acceptor(
         if not {FdAddress(one.fd), NamedAddress(one.name)} & set(addresses):
             log.warning("%s was passed in and no address names it: its clients wait in vain", one)
     if config.process.accept == "reuseport":
-        return ReusePort(addresses, config.process.workers, options)
+        return ReusePort(addresses, config.process.workers, options, lends=config.process.steal != "off")
     if config.process.accept == "dispatch":
         return Dispatch(addresses, config.process.workers, options)
     return Shared(addresses, options)
 
 
-def run_alone(config: Config, acceptor: Acceptor, manager: Manager | None) -> int:
+def run_alone(config: Config, acceptor: Acceptor, manager: Manager | None, scoreboard: Scoreboard | None) -> int:
     """Serve in this process, without a master."""
     mine = hooks.load(config, hooks.WORKER)
+    row = scoreboard.row(0, 0) if scoreboard is not None else None
+    if row is not None:
+        row.begin(generation=1, started_ns=time.monotonic_ns())
+        row.cells[PID] = os.getpid()
 
     def on_ready() -> None:
         log.info("ready: this process")
@@ -161,7 +192,7 @@ def run_alone(config: Config, acceptor: Acceptor, manager: Manager | None) -> in
             notify_stopping(manager)
 
     run_hook(mine, "on_worker_start", slot=0, generation=1)
-    return run_single(config, acceptor.listeners(0), on_ready=on_ready, on_stop=on_stop)
+    return run_single(config, acceptor.listeners(0), row=row, on_ready=on_ready, on_stop=on_stop)
 
 
 def notify_ready(manager: Manager) -> None:

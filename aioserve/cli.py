@@ -41,6 +41,7 @@ _EPILOG = """\
 \b
 Examples:
   aioserve main:app
+  aioserve tune main:app      (which accept pattern, how many workers? see aioserve tune --help)
   aioserve main:app --workers 4 --reuseport --bind 0.0.0.0:8000 --bind unix:/run/app.sock
   aioserve shop:create_app --factory --reload
   aioserve site:app --mount /api=api.main:app --print-config
@@ -155,19 +156,30 @@ def _installed(package: str) -> str:
         return f"no {package}"
 
 
-def make_command() -> click.Command:
-    """The command with every option of the tree, those that are refused (hidden), and those that are no settings."""
-    return ServerCommand(
-        "aioserve",
+def make_command(
+    kind: type[click.Command] = ServerCommand,
+    name: str = "aioserve",
+    *,
+    introduction: str = _INTRODUCTION,
+    epilog: str = _EPILOG,
+    further: Sequence[click.Option] = (),
+) -> click.Command:
+    """The command with every option of the tree, those that are refused (hidden), and those that are no settings.
+
+    ``further`` are options of a command of its own, which takes the server's as well.
+    """
+    return kind(
+        name,
         params=[
             # Everything that is no known option: APP, and what nobody knows.
             click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar="APP"),
+            *further,
             *(option for setting in settings() if not setting.doc.positional for option in _options(setting)),
             *map(_refused_option, REFUSED.values()),
             *_meta_options(),
         ],
-        help=_INTRODUCTION,
-        epilog=_EPILOG,
+        help=introduction,
+        epilog=epilog,
         add_help_option=False,
         context_settings={"ignore_unknown_options": True, "max_content_width": 100},
     )
@@ -210,21 +222,26 @@ def _meta_options() -> list[click.Option]:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What argv says: settings by flat name, the options that are none, and the mistakes made so far."""
+    """What argv says: settings by flat name, the options that are none, and the mistakes made so far.
+
+    ``own`` are the options of a command that has some beside the server's.
+    """
 
     flags: dict[str, object]
     config_file: str
     print_config: bool
     check_config: bool
     mistakes: list[str]
+    own: dict[str, Any]
 
 
-def parse(argv: Sequence[str]) -> Invocation:
+def parse(argv: Sequence[str], command: click.Command | None = None) -> Invocation:
     """Read argv; ends in ``click.exceptions.Exit`` after --help and --version."""
-    command, args, mistakes = make_command(), list(argv), list[str]()
+    command = command or make_command()
+    args, mistakes = list(argv), list[str]()
     while True:
         try:
-            context = command.make_context("aioserve", list(args))
+            context = command.make_context(command.name, list(args))
             break
         except click.BadOptionUsage as error:
             # A missing value, or one where none belongs: note it, and go on without that word to find the others.
@@ -235,6 +252,8 @@ def parse(argv: Sequence[str]) -> Invocation:
         if params.pop(f"refused_{name}", None) not in {None, False}:
             mistakes.append(f"{REFUSED[name].flag}: {REFUSED[name].sentence}")
     app, unknown = _sort_out(params.pop("words"), command)
+    known = {*load.SETTINGS, *load.SWITCHES, "config_file", "print_config", "check_config"}
+    own = {name: params.pop(name) for name in params.keys() - known}
     return Invocation(
         config_file=params.pop("config_file"),
         print_config=params.pop("print_config"),
@@ -242,6 +261,7 @@ def parse(argv: Sequence[str]) -> Invocation:
         # Without an occurrence, a repeatable option is an empty tuple.
         flags={**({"app": app} if app else {}), **{k: v for k, v in params.items() if v is not None and v != ()}},
         mistakes=mistakes + unknown,
+        own=own,
     )
 
 
@@ -319,17 +339,22 @@ def _read_env_file(path: str, environ: MutableMapping[str, str], read: Read) -> 
     return []
 
 
-def report(error: ConfigError) -> str:
+def report(error: ConfigError, advice: str = "aioserve --help") -> str:
     count = len(error.problems)
     title = "the configuration has a mistake" if count == 1 else f"the configuration has {count} mistakes"
     lines = "\n".join(f"  {line}" for line in error.problems)
-    return f"aioserve: {title}:\n{lines}\nSee aioserve --help."
+    return f"aioserve: {title}:\n{lines}\nSee {advice}."
+
+
+def complete(command: click.Command) -> None:
+    """Exit with what completes the line, if the shell asks for that."""
+    if instruction := os.environ.get("_AIOSERVE_COMPLETE"):
+        sys.exit(shell_complete(command, {}, "aioserve", "_AIOSERVE_COMPLETE", instruction))
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its status."""
-    if instruction := os.environ.get("_AIOSERVE_COMPLETE"):
-        sys.exit(shell_complete(make_command(), {}, "aioserve", "_AIOSERVE_COMPLETE", instruction))
+    """Run the server's command line and exit with its status."""
+    complete(make_command())
     environ, directory = dict(os.environ), Path.cwd()
     try:
         call = parse(sys.argv[1:] if argv is None else argv)

@@ -3,8 +3,10 @@
 The contract in short. The server calls ``app(scope, receive, send)`` once per request. ``scope`` is a dict of what is
 known when the request begins; ``await receive()`` gives the body in pieces, and later ``http.disconnect``; the response
 goes out through ``await send(...)``: first ``http.response.start`` with status and headers, then any number of
-``http.response.body``. Once per process, before the first request, the same callable is called with a scope of type
-``lifespan``; what it puts into ``scope["state"]`` then is in the scope of every request.
+``http.response.body``. A WebSocket is one call as well: ``websocket.connect`` is answered with ``websocket.accept``,
+then ``websocket.receive`` and ``websocket.send`` carry messages until ``websocket.disconnect``. Once per process, and
+before the first request, the same callable is called with a scope of type ``lifespan``; what it puts into
+``scope["state"]`` then is in the scope of every request.
 
 The functions below are the routes; they use nothing but the three arguments and the standard library.
 """
@@ -35,6 +37,10 @@ LONGEST_SLEEP_SECONDS: Final = 60.0
 MOST_ROUNDS: Final = 10_000_000
 EVENT_SECONDS: Final = 1.0
 STREAM_CHUNKS: Final = 10
+CHAT_LIMIT: Final = 1000
+
+#: Everybody who is connected to /chat in this process: their ``send``.
+ROOM: Final[set[Send]] = set()
 
 
 class Refused(Exception):
@@ -52,8 +58,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await lifespan(scope, receive, send)
         return
+    if scope["type"] == "websocket":
+        await chat(scope, receive, send)
+        return
     if scope["type"] != "http":
-        # An application that does not know a type raises; a WebSocket handshake is then refused.
+        # An application that does not know a type raises.
         raise NotImplementedError(f"this application serves no {scope['type']}")
     try:
         await find_route(scope)(scope, receive, send)
@@ -177,6 +186,31 @@ async def cpu(scope: Scope, receive: Receive, send: Send) -> None:
     await respond_json(send, {"rounds": rounds, "result": total, "blocked_the_loop_for_seconds": round(took, 6)})
 
 
+async def show_chat(scope: Scope, receive: Receive, send: Send) -> None:
+    """A WebSocket: what one says, all hear who are connected to this process."""
+    await respond(send, CHAT_PAGE.encode(), content_type=b"text/html; charset=utf-8")
+
+
+async def chat(scope: Scope, receive: Receive, send: Send) -> None:
+    """The other end of that page. Whoever does not read what the others say is the last to hold them up."""
+    await receive()  # websocket.connect
+    if below_mount(scope) != "/chat":
+        # Before websocket.accept this is answered with 403.
+        await send({"type": "websocket.close"})
+        return
+    await send({"type": "websocket.accept"})
+    ROOM.add(send)
+    try:
+        while (message := await receive())["type"] == "websocket.receive":
+            said = str(message.get("text"))[:CHAT_LIMIT]
+            # A send() waits for a slow client, and raises an OSError for one that has gone: so all at once.
+            await asyncio.gather(
+                *(other({"type": "websocket.send", "text": said}) for other in ROOM), return_exceptions=True
+            )
+    finally:
+        ROOM.discard(send)
+
+
 ROUTES: Final[dict[tuple[str, str], Route]] = {
     ("GET", "/"): index,
     ("GET", "/hello"): hello,
@@ -184,6 +218,7 @@ ROUTES: Final[dict[tuple[str, str], Route]] = {
     ("GET", "/headers"): show_headers,
     ("GET", "/stream"): stream,
     ("GET", "/events"): events,
+    ("GET", "/chat"): show_chat,
     ("POST", "/upload"): upload,
     ("POST", "/echo"): echo,
     ("GET", "/slow"): slow,
@@ -210,13 +245,35 @@ td {{ padding: .4rem .8rem .4rem 0; border-top: 1px solid #ddd; vertical-align: 
 </table>
 """
 
+CHAT_PAGE: Final = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>aioserve: a WebSocket</title>
+<form><input autofocus placeholder="say something"> <button>send</button></form>
+<pre></pre>
+<script>
+const log = line => document.querySelector("pre").append(line + "\\n");
+const socket = new WebSocket(location.href.replace(/^http/, "ws"));
+socket.onopen = () => log("open");
+socket.onmessage = event => log(event.data);
+socket.onclose = event => log(`closed: ${event.code} ${event.reason}`);
+document.querySelector("form").onsubmit = event => {
+  event.preventDefault();
+  const input = document.querySelector("input");
+  socket.send(input.value);
+  input.value = "";
+};
+</script>
+"""
+
 
 # What the routes share.
 
 
 def find_route(scope: Scope) -> Route:
     """The route for a request, which is looked up below the place where the application is mounted."""
-    path = scope["path"].removeprefix(scope["root_path"]) or "/"
+    path = below_mount(scope)
     # HEAD is GET whose body the server leaves out.
     method = "GET" if scope["method"] == "HEAD" else scope["method"]
     route = ROUTES.get((method, path))
@@ -227,6 +284,12 @@ def find_route(scope: Scope) -> Route:
             raise Refused(405, f"{path} is for {allowed}", (b"allow", allowed.encode()))
         raise Refused(404, f"there is nothing at {path}")
     return route
+
+
+def below_mount(scope: Scope) -> str:
+    """The path, without that under which the application is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope["root_path"]) or "/"
 
 
 async def body_of(scope: Scope, receive: Receive, limit: int) -> AsyncIterator[bytes]:

@@ -17,6 +17,9 @@ from aioserve import surroundings
 from aioserve.config.renew import renew
 from aioserve.errors import BootError
 from aioserve.master.events import Role, Say
+from aioserve.master.lateness import Lateness
+from aioserve.master.lender import Lender
+from aioserve.master.lookout import Lookout
 from aioserve.master.machine import CANNOT_START, Machine
 from aioserve.master.namesake import Namesake
 from aioserve.master.notify import NotifySocket, ServiceManager, any_turns
@@ -25,13 +28,15 @@ from aioserve.master.slots import Policy, RoleSpec
 from aioserve.master.turns import TurningPoints
 from aioserve.master.watcher import run_watcher
 from aioserve.observe import log as logs
-from aioserve.observe.scoreboard import SEATS, Scoreboard
+from aioserve.observe.scoreboard import PHASE, SEATS, Phase, Scoreboard
 from aioserve.system import hooks
 from aioserve.system.hooks import Moment
 from aioserve.system.process import end_with_parent, name_process
 from aioserve.worker.early import Early, StoppedEarly
+from aioserve.worker.evenness import Balance
 from aioserve.worker.main import CLEAN, one_loop, run_worker
 from aioserve.worker.preload import preload
+from aioserve.worker.stealing import Stealing
 from aioserve.worker.threads import many_loops
 
 if TYPE_CHECKING:
@@ -77,6 +82,8 @@ class Start:
     identity: Identity | None = None
     pid_file: PidFile | None = None
     predecessor: Predecessor | None = None
+    #: One that somebody outside reads, with room enough; None: it makes its own.
+    scoreboard: Scoreboard | None = None
 
 
 def supervise(config: Config, acceptor: Acceptor, start: Start) -> int:
@@ -110,9 +117,14 @@ class _Server:
             specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
         if self._acceptor.dispatcher is not None:
             specs.append(RoleSpec(role=Role.DISPATCHER, slots=1, reloads=True, required=True, leads=True))
-        scoreboard = Scoreboard(sum(spec.room for spec in specs))
+        scoreboard = start.scoreboard or Scoreboard(sum(spec.room for spec in specs))
         self._workers = [[scoreboard.row(slot, seat) for seat in range(SEATS)] for slot in range(specs[0].room)]
         first = self._generation(config)
+        steals = bool(self._acceptor.queues())
+        lender = Lender(self._acceptor.queues) if steals else None
+        lookout = (
+            Lookout(lender, scoreboard, Lateness()) if lender is not None and config.process.steal == "late" else None
+        )
         run_hook(self._hooks, "on_master_start")
         return Master(
             machine=Machine(specs, first.policy, shared=start.predecessor is not None),
@@ -125,6 +137,8 @@ class _Server:
             observers=self._observers(),
             origin=start.origin,
             predecessor=start.predecessor,
+            lender=lender,
+            lookout=lookout,
         ).run()
 
     def _generation(self, config: Config) -> Generation:
@@ -163,15 +177,36 @@ class _Server:
             return CANNOT_START
         run_hook(found, "on_worker_start", slot=birth.slot, generation=birth.generation)
         birth.channel.then = lambda: run_hook(found, "on_worker_ready", slot=birth.slot, generation=birth.generation)
-        listeners = self._acceptor.listeners(birth.slot)
         return run_worker(
             config,
-            listeners,
+            self._acceptor.listeners(birth.slot),
             row=birth.row,
             reporter=birth.channel,
             applications=self._applications,
+            stealing=self._stealing(config, birth),
+            has_left=self._has_left,
+            balance=self._balance(config, birth),
             body=self._body,
         )
+
+    def _stealing(self, config: Config, birth: Birth) -> Stealing | None:
+        """In a worker: what accepts for its siblings."""
+        queues = dict(self._acceptor.queues())
+        if birth.slot not in queues:  # the pattern has none, or there are unix sockets only, which are everybody's
+            return None
+        del queues[birth.slot]
+        return Stealing(queues, always=config.process.steal == "always", cells=birth.row.cells)
+
+    def _balance(self, config: Config, birth: Birth) -> Balance | None:
+        """In a worker: what compares it with its siblings, if they accept from the same sockets."""
+        if config.process.accept != "shared":
+            return None
+        siblings = [row.cells for slot, rows in enumerate(self._workers) if slot != birth.slot for row in rows]
+        return Balance(birth.row.cells, siblings)
+
+    def _has_left(self, slot: int) -> bool:
+        """Whether nobody accepts for this slot any more; seats that are empty or boot accept nothing either."""
+        return all(row.cells[PHASE] != Phase.READY for row in self._workers[slot])
 
     def _be_dispatcher(self, birth: Birth) -> int:
         dispatcher = self._acceptor.dispatcher

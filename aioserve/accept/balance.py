@@ -2,10 +2,10 @@
 
 A slot's *load* is the connections that its workers have open, and those that were sent and are not open yet. These
 are counted, not measured: between taking a connection and opening it a worker has it in no cell. The count is put
-right by what the kernel says of the channel, whenever that knows better.
+right by what the kernel says of the feed, whenever that knows better.
 
 A slot is *late* from the moment when something has waited for it longer than ``LATE`` without anything being taken. It
-gets nothing until it has taken all, and what waits may be taken back. A probe takes its place in the channel, and
+gets nothing until it has taken all, and what waits may be taken back. A probe takes its place in the feed, and
 shows when the worker is back.
 """
 
@@ -43,7 +43,7 @@ class Lane:
         self.serves = False  # somebody is there at all
         self.load = 0
         self.room = 0  # how many more it may be sent now
-        self.waiting = 0  # in the channel, probes among them
+        self.waiting = 0  # in the feed, probes among them
         self.probed = False
         self.late = False
         self._seats: Final = seats
@@ -52,7 +52,7 @@ class Lane:
         self._since = 0.0  # nothing has been taken, or opened, since then
 
     def look(self, waiting: int, now: float, *, avoided: bool) -> None:
-        """Take in what the scoreboard and the channel say."""
+        """Take in what the scoreboard and the feed say."""
         connections, limit = 0, 0
         self.takes = self.serves = False
         for seat, cells in enumerate(self._seats):
@@ -110,7 +110,7 @@ class Lane:
         self._pending -= count
 
     def probe(self) -> None:
-        """A probe is in its channel, alone."""
+        """A probe is in its feed, alone."""
         self.waiting, self.probed = 1, True
 
     def give(self) -> None:

@@ -24,7 +24,7 @@ sockets, so their queues belong to both; ``alone()`` tells it that the old one h
 The parent holds every socket for its whole life. The queue of waiting connections belongs to the socket, so a worker
 that leaves or dies loses none of them: its successor inherits the same socket of the same slot. A copy of a socket
 left open in a process that does not accept is harmless as long as the slot has a worker, and a trap as soon as it has
-none, which is why a child drops the sockets of other slots.
+none, which is why a child drops the sockets of other slots, unless it is to accept from them (``queues``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aioserve.observe.scoreboard import Row
 
@@ -52,14 +52,14 @@ class Listener:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Channel:
+class Feed:
     """Where connections come from that a dispatcher has accepted (``aioserve.accept.passing``)."""
 
     sock: socket.socket
     listeners: Sequence[Listener]  # whose connections they are: each comes with its index here
 
 
-Source: TypeAlias = Listener | Channel
+Source: TypeAlias = Listener | Feed
 
 
 class Reporter(Protocol):
@@ -107,8 +107,11 @@ class Acceptor(Protocol):
     def listeners(self, slot: int) -> Sequence[Source]:
         """What the worker of this slot accepts from. The same answer for every generation of the slot."""
 
+    def queues(self) -> Mapping[int, Sequence[Listener]]:
+        """The sockets of each slot that workers of other slots may accept from, too; none in most patterns."""
+
     def keep_only(self, slot: int | None) -> None:
-        """In a child: close what belongs to other slots. None: this process accepts nothing at all.
+        """In a child: close what it will not accept from. None: this process accepts nothing at all.
 
         The dispatcher's process keeps everything.
         """

@@ -1,11 +1,11 @@
 """A dispatcher accepts, and passes each connection on to the worker with the fewest.
 
-One listening socket per address, as in ``Shared``, and one channel per slot (``aioserve.accept.passing``). Master and
-dispatcher have both ends of every channel, a worker its own end of its own: what waits in it outlives both processes,
+One listening socket per address, as in ``Shared``, and one feed per slot (``aioserve.accept.passing``). Master and
+dispatcher have both ends of every feed, a worker its own end of its own: what waits in it outlives both processes,
 and the dispatcher can take it back. A dispatcher that is killed takes along what it has accepted and not passed on yet,
 which is what it does in one turn; everything else waits in the kernel for its successor.
 
-A slot that is added later has its channel sent to the dispatcher that is there (one that is forked later has it). A
+A slot that is added later has its feed sent to the dispatcher that is there (one that is forked later has it). A
 slot that is taken away is marked in memory that the dispatcher reads before it chooses: there is nothing to linger for.
 """
 
@@ -19,13 +19,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.accept import passing
-from aioserve.accept.base import Channel
+from aioserve.accept.base import Feed
 from aioserve.accept.dispatcher import Dispatching
 from aioserve.accept.shared import Shared
 from aioserve.errors import BindError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aioserve.accept.base import Inherited, Listener, Reporter
     from aioserve.accept.sockets import SocketOptions
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: A byte per slot, and nobody has more than 2,048 (twice the 1,024 workers that there may be).
 _PAGE: Final = 4096
 
-#: News for the dispatcher: a slot, with the two ends of its channel if it is new.
+#: News for the dispatcher: a slot, with the two ends of its feed if it is new.
 _SLOT: Final = struct.Struct("I")
 
 
@@ -52,7 +52,7 @@ class Dispatch:
         self._size: Final = slots
         self._backlog: Final = options.backlog
         self._platform: Final = platform
-        self._channels: Final[dict[int, tuple[socket.socket, socket.socket]]] = {}
+        self._feeds: Final[dict[int, tuple[socket.socket, socket.socket]]] = {}
         self._avoided: Final = memoryview(mmap.mmap(-1, _PAGE))
         self._listeners: Sequence[Listener] = ()
         self._news: tuple[socket.socket, socket.socket] | None = None
@@ -71,18 +71,21 @@ class Dispatch:
             if len(self._listeners) > passing.PROBE:
                 raise BindError(f"--accept dispatch takes {passing.PROBE} addresses at most; use --accept shared")
             try:
-                self._news = passing.channel()
+                self._news = passing.feed()
                 for slot in range(self._size):
-                    self._channels[slot] = passing.channel()
+                    self._feeds[slot] = passing.feed()
             except OSError as error:
-                raise BindError(f"--accept dispatch: no channels to the workers: {error.strerror}") from error
+                raise BindError(f"--accept dispatch: no feeds to the workers: {error.strerror}") from error
             stack.pop_all()
 
-    def listeners(self, slot: int) -> list[Channel]:
-        return [Channel(sock=self._channels[slot][1], listeners=self._listeners)]
+    def listeners(self, slot: int) -> list[Feed]:
+        return [Feed(sock=self._feeds[slot][1], listeners=self._listeners)]
+
+    def queues(self) -> Mapping[int, Sequence[Listener]]:
+        return {}
 
     def keep_only(self, slot: int | None) -> None:
-        for other, (out, back) in self._channels.items():
+        for other, (out, back) in self._feeds.items():
             out.close()
             if other != slot:
                 back.close()
@@ -91,16 +94,16 @@ class Dispatch:
         self._shared.close(keep_files=True)
 
     def grow(self, slot: int) -> None:
-        assert slot not in self._channels, f"slot {slot} is there"
+        assert slot not in self._feeds, f"slot {slot} is there"
         assert self._news is not None, "it is not open"
         try:
-            ends = passing.channel()
+            ends = passing.feed()
         except OSError as error:
-            raise BindError(f"no channel to a further worker: {error.strerror}") from error
+            raise BindError(f"no feed to a further worker: {error.strerror}") from error
         self._avoided[slot] = False
-        self._channels[slot] = ends
+        self._feeds[slot] = ends
         if not passing.send(self._news[0], _SLOT.pack(slot), [end.fileno() for end in ends]):
-            self._close_channel(slot)
+            self._close_feed(slot)
             raise BindError("the dispatcher does not listen to its master")
 
     def joined(self, slot: int) -> None:
@@ -114,7 +117,7 @@ class Dispatch:
 
     def forget(self, slot: int) -> None:
         self._move(slot)
-        self._close_channel(slot)
+        self._close_feed(slot)
         self._avoided[slot] = False
         if self._news is not None:
             # Unheard, it costs the dispatcher two descriptors.
@@ -133,8 +136,8 @@ class Dispatch:
         return self._shared.addresses()
 
     def close(self, *, keep_files: bool = False) -> None:
-        for slot in list(self._channels):
-            self._close_channel(slot)
+        for slot in list(self._feeds):
+            self._close_feed(slot)
         self._close_news()
         self._shared.close(keep_files=keep_files)
 
@@ -157,23 +160,23 @@ class Dispatch:
                     add(slot, out, back)
 
         news = self._news[1]
-        for slot, (out, back) in self._channels.items():
+        for slot, (out, back) in self._feeds.items():
             add(slot, out, back)
         dispatching.listen_to(news.fileno(), hear)
         return dispatching.run(reporter)
 
     def _move(self, slot: int) -> None:
         """Give what waits for a slot that goes to another; mostly the dispatcher has done so."""
-        others = [out for other, (out, _) in self._channels.items() if other != slot]
-        while (message := passing.receive(self._channels[slot][1])) is not None and message[0]:
+        others = [out for other, (out, _) in self._feeds.items() if other != slot]
+        while (message := passing.receive(self._feeds[slot][1])) is not None and message[0]:
             origins, descriptors = message
             if descriptors and others:
                 passing.send(others[0], origins, descriptors)
             for descriptor in descriptors:
                 socket.close(descriptor)
 
-    def _close_channel(self, slot: int) -> None:
-        for end in self._channels.pop(slot):
+    def _close_feed(self, slot: int) -> None:
+        for end in self._feeds.pop(slot):
             end.close()
 
     def _close_news(self) -> None:

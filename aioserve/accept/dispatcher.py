@@ -12,7 +12,6 @@ they leave. On QUIT it leaves at once.
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import select
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Final, final
 from aioserve.accept import passing
 from aioserve.accept.balance import Choice, Lane
 from aioserve.accept.sockets import BROKEN, NO_ROOM_SECONDS
+from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
 from aioserve.observe.scoreboard import (
     CONNECTIONS,
@@ -86,6 +86,7 @@ class Dispatching:
         self._ready: Final[set[int]] = set()  # listeners that have somebody waiting
         self._listening = False
         self._shut_until = 0.0
+        self._look_at_all = 0.0
         self._leaving = self._quick = False
 
     def add(self, slot: int, seats: Sequence[memoryview], out: socket.socket, back: socket.socket) -> None:
@@ -122,7 +123,7 @@ class Dispatching:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1):
             signal.signal(number, _nothing)
-        faulthandler.register(signal.SIGUSR2)
+        watch_for_faults(usr2=True)
         self.watch()
         self._beat()
         self._row.cells[PHASE] = Phase.READY
@@ -136,7 +137,8 @@ class Dispatching:
 
     def _turn(self) -> None:
         for descriptor, _ in self._poll.poll(self._patience(self._clock())):
-            self._calls[descriptor]()
+            if descriptor in self._calls:  # its slot may have gone with what came before in this turn
+                self._calls[descriptor]()
         if self._leaving:
             return
         now = self._clock()
@@ -150,8 +152,13 @@ class Dispatching:
     # What there is
 
     def _look(self, now: float) -> None:
+        # What another dispatcher has sent is seen once in a while: asking the kernel takes 2 us for each slot.
+        look_at_all = now >= self._look_at_all
+        if look_at_all:
+            self._look_at_all = now + BEAT
         for slot, lane in self._lanes.items():
-            lane.look(passing.waiting(self._ends[slot][1]), now, avoided=bool(self._avoided[slot]))
+            waiting = passing.waiting(self._ends[slot][1]) if look_at_all or lane.waiting else 0
+            lane.look(waiting, now, avoided=bool(self._avoided[slot]))
 
     def _patience(self, now: float) -> float:
         """How long nothing has to be done if nothing comes; and listen only while somebody has room."""
@@ -191,7 +198,8 @@ class Dispatching:
         while (message := passing.receive(self._ends[lane.number][1])) is not None and message[0]:
             origins, descriptors = message
             if len(descriptors) < len(origins) and origins[0] != passing.PROBE:
-                log.error("%d connections are lost: the dispatcher has too few descriptors", len(origins))
+                missing = len(origins) - len(descriptors)
+                log.error("%d connections are lost: the dispatcher has too few descriptors", missing)
             self._held += zip(origins, descriptors, strict=False)
             found += len(descriptors)
         lane.retaken(found)
@@ -271,13 +279,21 @@ class Dispatching:
         """Pass everything on: what is held, and unless a successor accepts, what waits."""
         if not self._row.is_relieved():
             for index, listener in enumerate(self._listeners):
-                try:
-                    self._accept_from(index, 2 * self._backlog)
-                except OSError as error:
-                    log.warning("connections that wait cannot be accepted before the end: %s", error.strerror)
+                self._empty(index)
                 listener.close()
-                self._give_at_last()
         self._give_at_last()
+
+    def _empty(self, index: int) -> None:
+        """Accept all that waits. Within bounds: under load more may come for ever."""
+        for _ in range(2 * self._backlog // passing.MOST + 1):
+            try:
+                taken = self._accept_from(index, passing.MOST)
+            except OSError as error:
+                log.warning("connections that wait cannot be accepted before the end: %s", error.strerror)
+                return
+            self._give_at_last()
+            if taken < passing.MOST:
+                return
 
     def _give_at_last(self) -> None:
         """To those that take, or else to those that are there, or else to their successors, however busy they are."""
@@ -293,6 +309,7 @@ class Dispatching:
             for lane in lanes:
                 lane.room = _ENDLESS if lane in found else 0
             self._give(now)
+            self._beat()
             if not self._held or now > deadline:
                 break
             time.sleep(TICK)
@@ -303,6 +320,7 @@ class Dispatching:
         for number in os.read(descriptor, 4096):
             if number == signal.SIGUSR1:
                 reopen()
+                watch_for_faults(usr2=True)
             else:
                 self._leaving = True
                 self._quick = self._quick or number == signal.SIGQUIT

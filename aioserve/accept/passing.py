@@ -31,14 +31,14 @@ PROBE: Final = 255
 
 AWAKE: Final = b"!"
 
-#: The channel is full, or too many descriptors of this user are under way (ETOOMANYREFS: as many as one process may
+#: The feed is full, or too many descriptors of this user are under way (ETOOMANYREFS: as many as one process may
 #: have open), or the kernel has no memory to spare.
 _FULL: Final = frozenset({errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 
 _ROOM: Final = socket.CMSG_SPACE(MOST * array.array("i").itemsize)
 
 
-def channel() -> tuple[socket.socket, socket.socket]:
+def feed() -> tuple[socket.socket, socket.socket]:
     """The dispatcher's end and the worker's. Neither blocks."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in ends:
@@ -64,10 +64,14 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]] | None:
     ``(b"", [])``: nobody will ever send one again. Fewer descriptors than bytes, unless it is a probe: this process
     could not have more, and the kernel has closed the others.
     """
-    try:
-        origins, rights, _, _ = sock.recvmsg(MOST, _ROOM, socket.MSG_CMSG_CLOEXEC)
-    except (BlockingIOError, InterruptedError):
-        return None
+    while True:
+        try:
+            origins, rights, _, _ = sock.recvmsg(MOST, _ROOM, socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except ConnectionResetError:
+            continue  # the other end was closed with something unread: told once, and what waits here is there still
+        break
     descriptors = array.array("i")
     for level, kind, content in rights:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -16,7 +16,7 @@ from aioserve.accept.base import Inherited
 from aioserve.accept.sockets import SocketFile, SocketOptions, adopt_file, adopt_inherited, open_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aioserve.accept.base import Listener
     from aioserve.config.addresses import Address
@@ -56,6 +56,9 @@ class Shared:
 
     def listeners(self, slot: int) -> list[Listener]:  # noqa: ARG002 - the same for every slot
         return [held.listener for held in self._held]
+
+    def queues(self) -> Mapping[int, Sequence[Listener]]:
+        return {}
 
     def keep_only(self, slot: int | None) -> None:
         if slot is None:

@@ -13,6 +13,8 @@ import errno
 import os
 import socket
 import stat
+import struct
+import sys
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,8 @@ _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 # Port 0 and several addresses: the port that is free for the first is taken for the second now and then.
 _PORT_ATTEMPTS: Final = 16
 _PROBE_TIMEOUT: Final = 1.0
+# <linux/tcp.h>, struct tcp_info: eight bytes, four words, then tcpi_unacked.
+_UNACKED: Final = struct.Struct("=24xI")
 
 #: What the kernel takes of a response beyond what is on its way, in bytes. Its own limit follows the size of packets:
 #: megabytes for each client that does not read on loopback or behind a proxy on this machine (2,000 of them kept a
@@ -194,6 +198,31 @@ def adopt_inherited(inherited: Inherited) -> Listener:
     sock.setblocking(False)
     sock.set_inheritable(False)
     return _listener(sock)
+
+
+def adopt_lent(fd: int) -> Listener:
+    """Take over a copy of a sibling's socket, which the master has sent."""
+    sock = socket.socket(fileno=fd)
+    sock.set_inheritable(False)
+    sock.setblocking(False)
+    return _listener(sock)
+
+
+def listens(listener: Listener) -> bool:
+    """Whether anybody has called listen() on it, and nobody has shut it down since."""
+    return bool(listener.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def queue_length(sock: socket.socket) -> int:
+    """How many connections wait to be accepted; 0 where the system does not tell (unix sockets, other systems).
+
+    Of a listening socket Linux says it in struct tcp_info, in the field tcpi_unacked. It takes 0.5 us.
+    """
+    if sys.platform != "linux" or sock.family == socket.AF_UNIX:
+        return 0
+    size = _UNACKED.size
+    waiting: int = _UNACKED.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size))[0]
+    return waiting
 
 
 def adopt_file(path: str) -> SocketFile | None:

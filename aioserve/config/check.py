@@ -39,6 +39,10 @@ class Mistakes:
         self.lines.append(f"{place}: {shown if len(shown) <= 100 else shown[:100] + '...'} {message}")
 
 
+#: What there is if nobody has said anything.
+_ONE_WORKER = Given(1, "", Layer.FILE)
+
+
 def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple[dict[str, Given], list[str]]:
     """The values that remain, and notes for the operator; mistakes go to ``found``."""
     settled = _one_way_to_listen(given, found)
@@ -48,12 +52,25 @@ def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple
     _no_doubles(settled, found)
     _nothing_loaded_too_early(settled, found)
     _limits_of_mounts(settled, found, need_app=need_app)
+    if _value(settled, "ws.mode") == "none":
+        place = settled["ws.mode"].place
+        notes += [
+            f"{settled[path].place} has no effect with none ({place})"
+            for path in settled
+            if path.startswith("ws.") and path != "ws.mode"
+        ]
     protocol, speakers = settled.get("proxy.protocol"), settled.get("proxy.protocol_from")
     if speakers is not None and (protocol is None or protocol.value == "off"):
         notes.append(f"{speakers.place} has no effect without --proxy-protocol")
     if need_app and not any(path in settled and settled[path].value != "" for path in ("app.target", "app.mount")):
         found.lines.append("APP: missing; name the application as module:attribute, such as main:app")
     notes += _useless_without_a_master(settled)
+    if _value(settled, "process.accept") == "dispatch" and settled.get("process.workers", _ONE_WORKER).value == 1:
+        notes.append(
+            f"{settled['process.accept'].place} dispatch only costs with one worker; use shared, or --workers N"
+        )
+    if "process.steal" in settled and _value(settled, "process.accept") != "reuseport":
+        notes.append(f"{settled['process.steal'].place} has no effect without --reuseport")
     if _value(settled, "limit.max_requests_jitter") and not _value(settled, "limit.max_requests"):
         notes.append(f"{settled['limit.max_requests_jitter'].place} has no effect without --limit-max-requests")
     if _value(settled, "reload.enabled"):

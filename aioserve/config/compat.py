@@ -108,7 +108,6 @@ _TABLE = (
     Refused("offload_workers", _OFFLOAD),
     Refused("offload_engine", _OFFLOAD),
     Refused("offload_max_tasks", _OFFLOAD),
-    Refused("steal", "is not in this version; --accept shared never lets a connection wait for a busy worker"),
 )
 
 REFUSED = {refused.name: refused for refused in _TABLE}
@@ -120,10 +119,7 @@ REFUSED_VALUES = {
     **{("ws.mode", name): _WS for name in ("websockets", "websockets-sansio", "wsproto")},
     # In the place of APP: the commands of a later version.
     ("app.target", "ctl"): "is not in this version; signal the master instead (HUP reloads, TERM drains and stops)",
-    (
-        "app.target",
-        "tune",
-    ): "is not in this version; compare --accept shared and --reuseport under load with wrk or oha",
+    ("app.target", "tune"): "is a command, which comes first: aioserve tune APP",
 }
 
 

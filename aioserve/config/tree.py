@@ -139,6 +139,15 @@ class Process:
             switches=(("reuseport", "reuseport"),),
         ),
     ] = "shared"
+    steal: Annotated[
+        Literal["late", "always", "off"],
+        Doc(
+            "with reuseport, who accepts what waits for a busy worker. late: idle ones, when it is late; always: "
+            "whoever is idle, for some CPU per connection; off: nobody",
+            flag="steal",
+            restart=True,
+        ),
+    ] = "late"
     threads: Annotated[
         int,
         values.THREADS,

@@ -18,12 +18,11 @@ What waits to be received is bounded: ``feed`` stops at ``room`` messages or HEL
 from __future__ import annotations
 
 import codecs
-import struct
 import zlib
 from typing import TYPE_CHECKING, Final, final
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
-from websockets.frames import BINARY, CONT, DATA_OPCODES, TEXT, Close, Frame
+from websockets.frames import BINARY, CONT, DATA_OPCODES, TEXT, Frame
 from websockets.protocol import OPEN, SERVER, Protocol
 
 try:
@@ -31,12 +30,24 @@ try:
 except ImportError:  # no compiler and no wheel for this interpreter
     from websockets.utils import apply_mask
 
-from aioserve.errors import AppError
+from aioserve.http.ws_wire import (
+    BINARY_FRAME,
+    CLOSE_FRAME,
+    CONTROL_LIMIT,
+    DEFLATED,
+    FIN,
+    MASKED,
+    PING_FRAME,
+    PONG_FRAME,
+    TEXT_FRAME,
+    close_frame,
+    control_frame,
+    long_frame,
+)
 
 if TYPE_CHECKING:
     from websockets.extensions.permessage_deflate import PerMessageDeflate
     from websockets.frames import Opcode
-    from websockets.typing import BytesLike
 
     from aioserve.http.ws_handshake import Compression
     from aioserve.types import Message
@@ -51,23 +62,9 @@ BURST_LIMIT: Final = 256
 #: a packet anyway, and zlib takes longer for one than everything else together.
 COMPRESS_FROM: Final = 256
 
-# The first byte of a frame: FIN and the opcode (RFC 6455 5.2), and RSV1 for a compressed message (RFC 7692 6).
-TEXT_FRAME: Final = 0x81
-BINARY_FRAME: Final = 0x82
-DEFLATED: Final = 0x40
-CLOSE_FRAME: Final = 0x88
-PING_FRAME: Final = 0x89
-PONG_FRAME: Final = 0x8A
-_FIN: Final = 0x80
-_MASKED: Final = 0x80
-
 #: The heads of the short frames that the server sends.
 _TEXT_HEADS: Final = tuple(bytes((TEXT_FRAME, size)) for size in range(126))
 _BINARY_HEADS: Final = tuple(bytes((BINARY_FRAME, size)) for size in range(126))
-
-#: RFC 6455 5.5: the most that a control frame carries; a close has two bytes of code before its reason.
-_CONTROL_LIMIT: Final = 125
-_REASON_LIMIT: Final = 123
 
 _UTF8: Final = codecs.getincrementaldecoder("utf-8")
 
@@ -91,16 +88,17 @@ class FrameStream:
     __slots__ = (
         "_closing",
         "_compression",
-        "_deflate",
         "_doomed",
         "_fragments",
         "_library",
         "_missing",
+        "_packer",
         "_pieces",
         "_plain",
         "_rest",
         "_short",
         "_taken",
+        "_unpacker",
         "_utf8",
         "ended",
         "held",
@@ -128,7 +126,7 @@ class FrameStream:
         # Payload that has been taken by the application.
         self._taken: int = 0
         # The longest payload that needs no second look.
-        self._short: int = min(_CONTROL_LIMIT, max_size or _CONTROL_LIMIT)
+        self._short: int = min(CONTROL_LIMIT, max_size or CONTROL_LIMIT)
         # Neither in the middle of a message nor past its end.
         self._plain: bool = True
         self._closing: bool = False
@@ -144,7 +142,8 @@ class FrameStream:
         # The library has been given something that is wrong, and gets whatever comes.
         self._doomed: bool = False
         self._compression: Compression | None = None
-        self._deflate: PerMessageDeflate | None = None
+        self._unpacker: PerMessageDeflate | None = None
+        self._packer: PerMessageDeflate | None = None
 
     def compress(self, compression: Compression) -> None:
         """Compress from now on, as it was agreed on."""
@@ -202,9 +201,9 @@ class FrameStream:
             body = at + 6
             if body <= size and self._plain:
                 kind = data[at]
-                length = data[at + 1] - _MASKED
+                length = data[at + 1] - MASKED
                 end = body + length
-                if _FIN < kind <= BINARY_FRAME and 0 <= length <= short and end <= size:
+                if FIN < kind <= BINARY_FRAME and 0 <= length <= short and end <= size:
                     payload = apply_mask(data[body:end], data[at + 2 : body])
                     if kind == TEXT_FRAME:
                         try:
@@ -269,12 +268,12 @@ class FrameStream:
 
     def _is_sound(self, first: int, second: int, length: int) -> bool:
         """Whether a frame can be right, as far as its head tells."""
-        if not second & _MASKED or first & 0x30:
+        if not second & MASKED or first & 0x30:
             return False
         kind = first & 0x0F
         if kind >= 8:
             # RFC 6455 5.5: control frames are short and whole.
-            return kind <= 10 and first & 0xC0 == _FIN and second & 0x7F <= _CONTROL_LIMIT
+            return kind <= 10 and first & 0xC0 == FIN and second & 0x7F <= CONTROL_LIMIT
         if self.max_size and length > self.max_size - len(self._fragments or ()):
             return False
         if first & DEFLATED and (self._compression is None or kind == 0):
@@ -286,7 +285,7 @@ class FrameStream:
         first = data[at]
         kind = first & 0x0F
         # In order of frequency.
-        if first & _FIN and kind in {1, 2}:
+        if first & FIN and kind in {1, 2}:
             if not self._closing:
                 self._take_message(first, apply_mask(memoryview(data)[body:end], data[body - 4 : body]))
         elif first == PING_FRAME:
@@ -305,7 +304,7 @@ class FrameStream:
         if first & DEFLATED:
             frame = Frame(TEXT if text else BINARY, payload, rsv1=True)
             try:
-                payload = bytes(self._windows().decode(frame, max_size=self.max_size or None).data)
+                payload = bytes(self._unpacking().decode(frame, max_size=self.max_size or None).data)
                 self._renew_window()
             except PayloadTooBig as error:
                 self._fail(1009, str(error))
@@ -329,7 +328,7 @@ class FrameStream:
         if library is None:
             library = self._library = Protocol(SERVER, state=OPEN, max_size=self.max_size or None)
             if self._compression is not None:
-                library.extensions = [self._windows()]
+                library.extensions = [self._unpacking()]
         library.receive_data(data)
         for frame in library.events_received():
             # It takes the side of a server whose handshake is done: there are no other events than frames.
@@ -395,13 +394,13 @@ class FrameStream:
         self.ended = ended
         self._plain = False
         self._rest = b""
-        self._pieces = self._fragments = self._utf8 = self._library = self._deflate = None
+        self._pieces = self._fragments = self._utf8 = self._library = self._unpacker = None
 
-    def _windows(self) -> PerMessageDeflate:
-        if self._deflate is None:
+    def _unpacking(self) -> PerMessageDeflate:
+        if self._unpacker is None:
             assert self._compression is not None
-            self._deflate = self._compression.make()
-        return self._deflate
+            self._unpacker = self._compression.unpacker()
+        return self._unpacker
 
     def _renew_window(self) -> None:
         """Begin a new window behind a final block, which a message may end in (RFC 7692 7.2.3.4).
@@ -409,11 +408,12 @@ class FrameStream:
         The library would have nothing but empty messages from then on. Data behind a final block, which nobody sends,
         are refused rather than lost. Raises ``ProtocolError``.
         """
-        deflate = self._deflate
-        decoder = getattr(deflate, "decoder", None)
-        if deflate is None or decoder is None or not decoder.eof:
+        unpacker = self._unpacker
+        # It has none between two messages of a client that keeps no window.
+        decoder = getattr(unpacker, "decoder", None)
+        if unpacker is None or decoder is None or not decoder.eof:
             return
-        fresh = deflate.decoder = zlib.decompressobj(wbits=-deflate.remote_max_window_bits)
+        fresh = unpacker.decoder = zlib.decompressobj(wbits=-unpacker.remote_max_window_bits)
         try:
             behind = fresh.decompress(decoder.unused_data, 1)
         except zlib.error as error:
@@ -432,7 +432,7 @@ class FrameStream:
         if size < 126:
             return _TEXT_HEADS[size] + payload
         if self._compression is not None and size >= COMPRESS_FROM:
-            return self._deflated(TEXT, payload)
+            return self._pack(TEXT, payload)
         return long_frame(TEXT_FRAME, payload)
 
     def binary(self, payload: bytes) -> bytes:
@@ -442,7 +442,7 @@ class FrameStream:
         if size < 126:
             return _BINARY_HEADS[size] + payload
         if self._compression is not None and size >= COMPRESS_FROM:
-            return self._deflated(BINARY, payload)
+            return self._pack(BINARY, payload)
         return long_frame(BINARY_FRAME, payload)
 
     def close(self, code: int, reason: str) -> bytes:
@@ -458,37 +458,8 @@ class FrameStream:
         self.held = 0
         return frame
 
-    def _deflated(self, kind: Opcode, payload: bytes) -> bytes:
-        packed = self._windows().encode(Frame(kind, payload)).data
-        return long_frame(_FIN | DEFLATED | kind, packed)
-
-
-def long_frame(first: int, payload: BytesLike) -> bytes:
-    """A frame of any length."""
-    size = len(payload)
-    if size < 126:
-        head = bytes((first, size))
-    elif size < 1 << 16:
-        head = bytes((first, 126)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((first, 127)) + size.to_bytes(8, "big")
-    return b"".join((head, payload))
-
-
-def control_frame(first: int, payload: bytes) -> bytes:
-    """A ping, pong or close, of at most 125 bytes."""
-    return bytes((first, len(payload))) + payload
-
-
-def close_frame(code: int, reason: str) -> bytes:
-    """A close. Raises ``AppError`` for what cannot stand in one (RFC 6455 7.4)."""
-    try:
-        payload = Close(code, reason).serialize()
-    except (ProtocolError, struct.error, TypeError, AttributeError, UnicodeEncodeError):
-        raise AppError(
-            f"websocket.close has the code {code!r} and the reason {reason!r}; codes are 1000 to 1014 without 1004 to "
-            "1006, and 3000 to 4999, a reason is text"
-        ) from None
-    if len(payload) > _CONTROL_LIMIT:
-        raise AppError(f"websocket.close has a reason of {len(payload) - 2} bytes; a close carries {_REASON_LIMIT}")
-    return control_frame(CLOSE_FRAME, payload)
+    def _pack(self, kind: Opcode, payload: bytes) -> bytes:
+        if self._packer is None:
+            assert self._compression is not None
+            self._packer = self._compression.packer()
+        return long_frame(FIN | DEFLATED | kind, self._packer.encode(Frame(kind, payload)).data)

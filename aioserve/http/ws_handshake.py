@@ -49,23 +49,26 @@ _DEFLATE: Final = ServerPerMessageDeflateFactory(
 
 @final
 class Compression:
-    """What has been agreed on about permessage-deflate (RFC 7692). The windows are made when they are needed."""
+    """What has been agreed on about permessage-deflate (RFC 7692).
 
-    __slots__ = ("_parameters", "answer")
+    Each direction is made when it is needed: the compressor alone is 32 KiB, and short messages need none.
+    """
+
+    __slots__ = ("_bits", "_no_takeover", "answer")
 
     def __init__(self, answer: str, agreed: PerMessageDeflate) -> None:
         #: The field value for the 101.
         self.answer: str = answer
-        self._parameters: tuple[bool, bool, int, int] = (
-            agreed.remote_no_context_takeover,
-            agreed.local_no_context_takeover,
-            agreed.remote_max_window_bits,
-            agreed.local_max_window_bits,
-        )
+        self._no_takeover: tuple[bool, bool] = agreed.remote_no_context_takeover, agreed.local_no_context_takeover
+        self._bits: tuple[int, int] = agreed.remote_max_window_bits, agreed.local_max_window_bits
 
-    def make(self) -> PerMessageDeflate:
-        """Both directions, with their windows."""
-        return PerMessageDeflate(*self._parameters, {"memLevel": MEMORY_LEVEL})
+    def unpacker(self) -> PerMessageDeflate:
+        """What decodes messages of the client; without a window that is kept it has no compressor."""
+        return PerMessageDeflate(self._no_takeover[0], True, *self._bits)
+
+    def packer(self) -> PerMessageDeflate:
+        """What encodes messages of the server."""
+        return PerMessageDeflate(True, self._no_takeover[1], *self._bits, {"memLevel": MEMORY_LEVEL})
 
 
 @final

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from aioserve.accept.base import Acceptor
     from aioserve.master.events import Event
     from aioserve.master.hands import Kin
+    from aioserve.master.lender import Lender
+    from aioserve.master.lookout import Lookout
     from aioserve.master.machine import Machine
     from aioserve.master.observer import Observer
     from aioserve.observe.scoreboard import Scoreboard
@@ -81,7 +83,8 @@ class Master:
     The acceptor is open when ``run`` is called. ``child`` is what runs in the processes of the first generation;
     ``renew`` reads the configuration for a later one, or raises ``ConfigError`` (without it, nothing changes). ``log``
     writes a line; ``reopen_logs`` opens the master's own log files again. Observers are told of everything and change
-    nothing. ``origin`` is how to start a new master, ``predecessor`` the old one, if there is one.
+    nothing. ``origin`` is how to start a new master, ``predecessor`` the old one, if there is one. ``lender`` and
+    ``lookout`` are observers, too, that know the kin: they let workers accept what waits for others.
     """
 
     def __init__(
@@ -97,11 +100,15 @@ class Master:
         renew: Callable[[], Generation] | None = None,
         origin: upgrade.Origin | None = None,
         predecessor: upgrade.Predecessor | None = None,
+        lender: Lender | None = None,
+        lookout: Lookout | None = None,
     ) -> None:
         self._machine: Final = machine
         self._log: Final = log
         self._reopen_logs: Final = reopen_logs
-        self._observers: Final = tuple(observers)
+        self._lender: Final = lender
+        self._lookout: Final = lookout
+        self._observers: Final = tuple(one for one in (lender, lookout, *observers) if one is not None)
         self._selector: Final = selectors.DefaultSelector()
         self._kin: Final[dict[int, Kin]] = {}
         self._hands: Final = Hands(
@@ -135,6 +142,10 @@ class Master:
         old_wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         # The handler itself has nothing to do; it has to exist for the byte to be written.
         old_handlers = {caught: signal.signal(caught, _nothing) for caught in _CAUGHT}
+        if self._lender is not None:
+            self._lender.join(self._kin)
+        if self._lookout is not None:
+            self._lookout.join(self._selector, self._kin)
         try:
             self._dispatch(Started())
             while self._status is None:
@@ -256,6 +267,8 @@ class Master:
             self._selector.unregister(channel)
 
     def _close(self) -> None:
+        if self._lookout is not None:
+            self._lookout.close()
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)

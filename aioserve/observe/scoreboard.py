@@ -58,6 +58,10 @@ CONNECTIONS_LIMIT: Final = 16  # with so many open, no more are taken
 PASSED_TOTAL: Final = 17  # connections passed on to workers
 LATE_TOTAL: Final = 18  # how often a worker was passed over, because it had not taken what waited for it
 RETAKEN_TOTAL: Final = 19  # connections that were taken back from a worker that was late or gone, for another one
+# Under --steal late the master writes two cells of a worker: LATE_TOTAL counts how often siblings were told to accept
+# what waited for it, and QUEUE, to which nobody adds, is what whoever looked last has seen.
+STOLEN: Final = 20  # connections accepted from siblings' sockets; CONNECTIONS_TOTAL has them, too
+QUEUE: Final = 21  # connections that waited to be accepted, of the slot's sockets or of those that all slots share
 
 # What a worker of several loops adds up: of those that turn, and of all that ever have.
 NOW: Final = (REQUESTS, WEBSOCKETS)
@@ -98,6 +102,8 @@ class Snapshot:
     passed_total: int
     late_total: int
     retaken_total: int
+    stolen: int
+    queue: int
 
 
 @final
@@ -155,6 +161,8 @@ class Row:
             passed_total=cells[PASSED_TOTAL],
             late_total=cells[LATE_TOTAL],
             retaken_total=cells[RETAKEN_TOTAL],
+            stolen=cells[STOLEN],
+            queue=cells[QUEUE],
         )
 
 

@@ -7,7 +7,7 @@ process's copy when it closes. A *door* is one listener that is being accepted f
 - Under any other loop the gate accepts by itself, one connection per turn. asyncio's listener takes as many as the
   backlog in one go, whatever the limit on connections, and drops those that it has taken when it is closed in the same
   turn ("Error on transport creation for incoming connection").
-- Where a dispatcher accepts, connections come through a channel, one message per turn (``aioserve.accept.passing``).
+- Where a dispatcher accepts, connections come through a feed, one message per turn (``aioserve.accept.passing``).
 
 A gate may also accept for others (``hand_on``): then it has doors of the second kind, which take a few connections per
 turn, because the loop that has this gate serves none itself.
@@ -27,27 +27,33 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from aioserve.accept import passing
-from aioserve.accept.base import Channel
-from aioserve.accept.sockets import BROKEN, NO_ROOM_SECONDS
+from aioserve.accept.base import Feed, Listener
+from aioserve.accept.sockets import BROKEN, NO_ROOM_SECONDS, queue_length
 from aioserve.worker.loops import loop_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aioserve.accept.base import Listener, Source
+    from aioserve.accept.base import Source
+    from aioserve.worker.stealing import Stealing
 
     Connect = Callable[[Listener], asyncio.BaseProtocol]
     HandOn = Callable[[Listener, socket.socket], None]
 
 log = logging.getLogger("aioserve")
 
-#: How long a channel has to be quiet, in seconds, before a worker that leaves believes that nothing comes any more.
-#: Mostly it need not wait, because the dispatcher has left and the channel is at its end.
+#: How long a feed has to be quiet, in seconds, before a worker that leaves believes that nothing comes any more.
+#: Mostly it need not wait, because the dispatcher has left and the feed is at its end.
 QUIET: Final = 0.1
 
 #: What a gate that serves nobody itself accepts in one turn. More would leave less to other workers at the same socket:
 #: with 64 at a time one of four took 40 of 64 connections.
 BURST: Final = 16
+
+
+def nobody(_slot: int) -> bool:
+    """Has left."""
+    return False
 
 
 class Door(Protocol):
@@ -89,7 +95,10 @@ class Gate:
         self._wanted = False
         self._closed = False
         self._changing: asyncio.Task[None] | None = None
+        self._opening = False
         self._adopting: Final[set[asyncio.Task[None]]] = set()
+        #: Accepts for siblings, whenever this gate accepts for itself.
+        self.stealing: Stealing | None = None
         for listener in listeners:
             listener.sock.setblocking(False)  # the standard library's signature
 
@@ -99,12 +108,17 @@ class Gate:
 
     async def open(self) -> None:
         """Accept until ``pause`` or ``close``. Connections that came before wait in the kernel's queue."""
-        self._wanted = True
+        self._wanted = self._opening = True
         self._tell(True)
-        for listener in self._listeners:
-            if not self._wanted:
-                break
-            self._doors.append(await self._open_door(listener))
+        try:
+            for listener in self._listeners:
+                if not self._wanted:
+                    break
+                self._doors.append(await self._open_door(listener))
+        finally:
+            self._opening = False
+        if self._wanted and self.stealing is not None:
+            self.stealing.open(self._loop, self.adopt)
 
     def pause(self) -> None:
         """Accept no more; the kernel goes on queueing, up to the backlog."""
@@ -113,6 +127,8 @@ class Gate:
         for door in self._doors:
             door.close()
         self._doors.clear()
+        if self.stealing is not None:
+            self.stealing.pause()
 
     def resume(self) -> None:
         """Accept again after ``pause``."""
@@ -126,6 +142,19 @@ class Gate:
         except OSError as error:
             self.pause()
             log.error("the listeners cannot be opened again yet: %s", error.strerror)  # noqa: TRY400
+
+    def use(self, make: Callable[[Listener], Door]) -> bool:
+        """Accept at doors of another kind until the next pause; False if that cannot be now."""
+        if not self._doors or self._opening:
+            return False
+        for door in self._doors:
+            door.close()
+        self._doors[:] = [make(source) for source in self._listeners if isinstance(source, Listener)]
+        return True
+
+    def waiting(self) -> int:
+        """How many connections wait in the kernel's queues."""
+        return 0 if self._closed else sum(queue_length(listener.sock) for listener in self._listeners)
 
     def is_short(self) -> bool:
         """Whether a message may bring more descriptors than are free: the kernel would close those without a place.
@@ -162,12 +191,12 @@ class Gate:
                 os.close(descriptor)
         return True
 
-    async def close(self, *, take_queue: bool) -> None:
+    async def close(self, *, take_queue: bool, last: Callable[[int], bool] = nobody) -> None:
         """Accept no more, for good, and close this process's copies of the sockets.
 
         ``take_queue``: first serve what waits in the kernel's queues. When the last copy of a listening socket is
         closed, the kernel resets what nobody has accepted; as long as one is open, it goes on taking connections,
-        and nobody ever looks at them.
+        and nobody ever looks at them. ``last`` says of a sibling's slot whether that sibling has left before us.
         """
         self._closed = True
         if self._changing is not None:
@@ -180,6 +209,8 @@ class Gate:
             if take_queue:
                 taken += await self._empty(listener)
             listener.sock.close()
+        if self.stealing is not None:
+            taken += self.stealing.close(last if take_queue else nobody, self._take)
         if taken:
             log.info("%d connections that waited to be accepted are served before the end", taken)
         while self._adopting:
@@ -189,16 +220,16 @@ class Gate:
 
     async def _empty(self, source: Source) -> int:
         match source:
-            case Channel():
+            case Feed():
                 return await self._take_passed(source)
             case _:
                 return self._take(source)
 
-    async def _take_passed(self, channel: Channel) -> int:
+    async def _take_passed(self, feed: Feed) -> int:
         """Take all that waits and what is on its way; how many that were. Within the same bounds."""
         taken, last = 0, self._loop.time()
         while taken < 2 * self._backlog and self._loop.time() - last < QUIET:
-            count = self.take_message(channel)
+            count = self.take_message(feed)
             if count is None:
                 break
             if count:
@@ -232,16 +263,21 @@ class Gate:
         self._hand_on(listener, sock)
         return True
 
-    def take_message(self, channel: Channel) -> int | None:
+    def _adopt_some(self, listener: Listener) -> None:
+        for _ in range(BURST):
+            if not self.adopt(listener) or not self._wanted:
+                return
+
+    def take_message(self, feed: Feed) -> int | None:
         """Serve the connections of the next message; how many, and None if there will never be one again."""
-        message = passing.receive(channel.sock)
+        message = passing.receive(feed.sock)
         if message is None:
             return 0
         origins, descriptors = message
         if not origins:
             return None
         for index, descriptor in zip(origins, descriptors, strict=False):
-            listener = channel.listeners[index]
+            listener = feed.listeners[index]
             like = listener.sock
             sock = socket.socket(like.family, like.type, like.proto, fileno=descriptor)
             sock.setblocking(False)
@@ -264,11 +300,11 @@ class Gate:
             sock.close()
 
     async def _open_door(self, listener: Source) -> Door:
-        if isinstance(listener, Channel):
+        if isinstance(listener, Feed):
             return _Fed(self._loop, self, listener)
         if not self._serves or loop_name(self._loop) != "uvloop":
             listener.sock.listen(self._backlog)
-            return _Polled(self._loop, self, listener, 1 if self._serves else BURST)
+            return PolledDoor(self._loop, listener, self.adopt if self._serves else self._adopt_some)
         factory = functools.partial(self._connect, listener)
         sock = listener.sock.dup()
         # Both calls listen() again, with a default of 100 that would shrink the queue for every worker that shares it.
@@ -282,15 +318,23 @@ class Gate:
 
 
 @final
-class _Polled:
-    """A door of a loop whose own listener is not good enough."""
+class PolledDoor:
+    """A door at which ``accept`` is called when something has come: once each time, so that others get their turn.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, listener: Listener, burst: int) -> None:
+    ``ended`` is asked whether an error is the end of the listener; by then the door has been closed.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: Listener,
+        accept: Callable[[Listener], object],
+        ended: Callable[[OSError], bool] | None = None,
+    ) -> None:
         self._loop: Final = loop
-        self._gate: Final = gate
         self._listener: Final = listener
-        self._burst: Final = burst
-        self._closed = False
+        self._accept: Final = accept
+        self._ended: Final = ended
         self._again: asyncio.TimerHandle | None = None
         self._open()
 
@@ -305,10 +349,10 @@ class _Polled:
 
     def _readable(self) -> None:
         try:
-            for _ in range(self._burst):
-                if not self._gate.adopt(self._listener) or self._closed:
-                    break
+            self._accept(self._listener)
         except OSError as error:
+            if self._ended is not None and self._ended(error):
+                return
             log.error("no connection can be accepted for %g s: %s", NO_ROOM_SECONDS, error.strerror)  # noqa: TRY400
             self._loop.remove_reader(self._listener.sock)
             self._again = self._loop.call_later(NO_ROOM_SECONDS, self._open)
@@ -318,22 +362,22 @@ class _Polled:
 class _Fed:
     """A door at which a dispatcher leaves what it has accepted."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, channel: Channel) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, feed: Feed) -> None:
         self._loop: Final = loop
         self._gate: Final = gate
-        self._channel: Final = channel
-        loop.add_reader(channel.sock, self._readable)
+        self._feed: Final = feed
+        loop.add_reader(feed.sock, self._readable)
         # It may have been waiting for somebody who takes. With nobody there, there is nobody to be told.
         with suppress(OSError):
-            channel.sock.send(passing.AWAKE)
+            feed.sock.send(passing.AWAKE)
 
     def close(self) -> None:
-        self._loop.remove_reader(self._channel.sock)
+        self._loop.remove_reader(self._feed.sock)
 
     def _readable(self) -> None:
         if self._gate.is_short():
             self._gate.pause()  # until the server's next beat, or until a connection has closed
-        elif self._gate.take_message(self._channel) is None:
+        elif self._gate.take_message(self._feed) is None:
             self.close()  # dispatcher and master have gone, and the worker is about to notice
 
 

@@ -15,25 +15,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
 from aioserve.errors import BootError
+from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
 from aioserve.worker.assemble import assemble_all
 from aioserve.worker.early import Early, StoppedEarly
+from aioserve.worker.gate import nobody
 from aioserve.worker.gil import say_shortfall
 from aioserve.worker.loops import new_loop
 from aioserve.worker.recycling import Recycling
 from aioserve.worker.serving import Stop
 from aioserve.worker.settings import Settings
-from aioserve.worker.stacks import watch_for_faults
 from aioserve.worker.station import Station
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from aioserve.accept.base import Source
+    from aioserve.accept.orders import Order
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.worker.applications import Applications
+    from aioserve.worker.evenness import Balance
     from aioserve.worker.server import Server
+    from aioserve.worker.stealing import Stealing
 
 log = logging.getLogger("aioserve")
 
@@ -42,11 +46,12 @@ CLEAN, APPLICATION = 0, 3
 
 
 class Reporter(Protocol):
-    """Where a worker says how far it is. Its descriptor reads end-of-file when nobody listens any more."""
+    """Where a worker says how far it is, and hears orders; its descriptor is readable when there is one."""
 
     def ready(self) -> None: ...
     def failed(self, message: str, detail: str = "") -> None: ...
     def recycle(self, reason: str) -> None: ...
+    def hear(self) -> tuple[list[Order], bool]: ...
     def fileno(self) -> int: ...
 
 
@@ -65,6 +70,8 @@ class Work:
     on_ready: Callable[[], None]
     #: Asks for a successor, with the reason.
     recycle: Callable[[str], None] | None = None
+    #: Called with the server of a worker that has one, before it accepts.
+    then: Callable[[Server], None] | None = None
 
 
 Body: TypeAlias = "Callable[[Work], Coroutine[None, None, int]]"
@@ -84,6 +91,8 @@ async def one_loop(work: Work) -> int:
         station.reopen()
 
     def on_server(server: Server) -> None:
+        if work.then is not None:
+            work.then(server)
         if work.recycle is not None:
             server.at_beats.append(Recycling(server.settings, server, work.recycle, now=loop.time()).beat)
 
@@ -107,23 +116,36 @@ def run_worker(
     row: Row,
     reporter: Reporter,
     applications: Sequence[Applications] = (),
+    stealing: Stealing | None = None,
+    has_left: Callable[[int], bool] = nobody,
+    balance: Balance | None = None,
     body: Body = one_loop,
 ) -> int:
     """Serve until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status.
 
-    ``applications`` are those that the master has imported; without them the worker does that itself.
+    ``applications`` are those that the master has imported; without them the worker does that itself. ``stealing``
+    has the siblings' sockets, if there are any to be accepted from; ``has_left`` says whether a sibling serves no more.
+    ``balance`` is for workers that accept from the same sockets.
     """
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
-        def master_gone() -> None:
-            loop.remove_reader(reporter.fileno())
-            log.error("the master has gone: draining")
-            stop.gracefully()
+        def hear() -> None:
+            orders, is_there = reporter.hear()
+            if stealing is not None:
+                for order in orders:
+                    stealing.obey(order)
+            if not is_there:
+                loop.remove_reader(reporter.fileno())
+                log.error("the master has gone: draining")
+                stop.gracefully()
 
-        loop.add_reader(reporter.fileno(), master_gone)
+        loop.add_reader(reporter.fileno(), hear)
         # Not "the second one is quick": systemd and container runtimes send TERM to every process of a group, on top
         # of the master's. The master says QUIT when it means it.
         loop.add_signal_handler(signal.SIGTERM, stop.gracefully)
+
+    def on_server(server: Server) -> None:
+        server.stealing, server.has_left, server.balance = stealing, has_left, balance
 
     try:
         watch_for_faults()
@@ -138,6 +160,7 @@ def run_worker(
             prepare=prepare,
             on_ready=reporter.ready,
             recycle=reporter.recycle,
+            then=on_server,
         )
         return _run(work, body)
     except BootError as error:
@@ -146,7 +169,12 @@ def run_worker(
 
 
 def run_single(
-    config: Config, listeners: Sequence[Source], *, on_ready: Callable[[], None], on_stop: Callable[[], None]
+    config: Config,
+    listeners: Sequence[Source],
+    *,
+    row: Row | None,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None],
 ) -> int:
     """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status."""
     early = Early()
@@ -175,7 +203,7 @@ def run_single(
                 config=config,
                 applications=applications,
                 listeners=listeners,
-                row=None,
+                row=row,
                 prepare=prepare,
                 on_ready=on_ready,
             )

@@ -34,6 +34,7 @@ from aioserve.observe.scoreboard import (
     MESSAGES_RECEIVED,
     MESSAGES_SENT,
     PHASE,
+    QUEUE,
     REQUESTS,
     REQUESTS_TOTAL,
     WEBSOCKETS,
@@ -44,7 +45,8 @@ from aioserve.observe.scoreboard import (
 )
 from aioserve.worker.connection import Connection
 from aioserve.worker.deadlines import Deadlines
-from aioserve.worker.gate import Gate
+from aioserve.worker.evenness import EVEN_SECONDS, PoliteDoor
+from aioserve.worker.gate import Gate, nobody
 from aioserve.worker.lag import LagMeter
 from aioserve.worker.parts import find_parser
 from aioserve.worker.waits import Wait, limits_of
@@ -58,8 +60,10 @@ if TYPE_CHECKING:
     from aioserve.errors import RequestError
     from aioserve.observe.access import Exchange, Session
     from aioserve.types import Address, Message, Scope
+    from aioserve.worker.evenness import Balance
     from aioserve.worker.mount import Mount
     from aioserve.worker.settings import Settings
+    from aioserve.worker.stealing import Stealing
 
 log = logging.getLogger("aioserve")
 
@@ -167,10 +171,18 @@ class Server:
         self._cells: memoryview = (row or Scoreboard(1).row(0, 0)).cells
         self._tasks: dict[asyncio.Task[Any], InFlight] = {}
         self._gate: Gate | None = None
+        #: Accepts for siblings; set before ``start``.
+        self.stealing: Stealing | None = None
+        #: Whether the worker of another slot has left, so that its queue is left to those who have its socket, too.
+        self.has_left: Callable[[int], bool] = nobody
         self._timer: asyncio.TimerHandle | None = None
         self._beat_due: float = 0.0
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
         self.quiet: asyncio.Event = asyncio.Event()
+        #: Looks at how many connections siblings at the same listeners have; set before ``start``.
+        self.balance: Balance | None = None
+        self._polite: bool = False
+        self._even_until: int = 1 << 60  # with more connections than this, siblings may have clearly fewer
         self._rejected_said: int = 0
         self._has_room: bool = True
         self._room: int = room()
@@ -186,6 +198,8 @@ class Server:
         cells = self._cells
         cells[CONNECTIONS] = self.connections
         cells[CONNECTIONS_TOTAL] = self.connections_total
+        if self.connections > self._even_until:
+            self._look_at_balance()
         if self.connections >= self.connection_limit and self._gate is not None and self._gate.accepting:
             log.warning(
                 "%d connections are open, the limit: accepting pauses until one of them closes", self.connections
@@ -282,6 +296,7 @@ class Server:
         self._tick()
         self._cells[CONNECTIONS_LIMIT] = self.connection_limit
         self._gate = Gate(self.loop, listeners, _protocol(self), backlog=backlog, tell=self._say_accepting)
+        self._gate.stealing = self.stealing
         await self._gate.open()
         self._cells[PHASE] = Phase.READY
 
@@ -298,7 +313,7 @@ class Server:
         self.waits[Wait.FIRST] = min(self.waits[Wait.FIRST], linger)
         self.waits[Wait.IDLE] = min(self.waits[Wait.IDLE], linger)
         if self._gate is not None:
-            await self._gate.close(take_queue=take_queue)
+            await self._gate.close(take_queue=take_queue, last=self.has_left)
         self.draining = True
         self.deadlines.now = self.loop.time()
         for timed in self.deadlines:
@@ -348,6 +363,28 @@ class Server:
             gate.pause()
         self._resume_accepting()
 
+    def _look_at_balance(self) -> None:
+        """Stand back at the listeners from now on, if others have fewer connections."""
+        balance, gate = self.balance, self._gate
+        assert balance is not None
+        assert gate is not None
+        self._even_until = balance.most
+        if self.connections > self._even_until and gate.use(
+            lambda listener: PoliteDoor(self.loop, listener, gate.adopt, balance)
+        ):
+            self._polite = True
+            self._even_until = 1 << 60
+
+    def _look_at_siblings(self, balance: Balance, gate: Gate, now: float) -> None:
+        """Once in a while: whoever has lost connections may have fewer than it had."""
+        balance.look()
+        if not self._polite:
+            self._even_until = balance.most
+        elif now - balance.stood_back_at >= EVEN_SECONDS and gate.accepting:
+            self._polite = False
+            gate.pause()
+            gate.resume()
+
     def _say_accepting(self, accepting: bool) -> None:
         self._cells[ACCEPTING] = accepting
 
@@ -386,6 +423,9 @@ class Server:
             self.loop.call_soon(self._look_on)
         if self._gate is not None:
             self._look_for_room(self._gate)
+            cells[QUEUE] = self._gate.waiting()
+            if self.balance is not None:
+                self._look_at_siblings(self.balance, self._gate, now)
         for act in self.at_beats:
             act(now, late)
         self._beat_due = now + self.deadlines.resolution

@@ -12,7 +12,6 @@ changes under the eyes of another thread is looked at again.
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import logging
 import signal
 import sys
@@ -22,7 +21,7 @@ from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
-from aioserve.observe.log import open_stream
+from aioserve.observe.faults import watch_for_faults
 from aioserve.worker.places import frames, in_application, is_theirs, place, spell
 
 if TYPE_CHECKING:
@@ -147,19 +146,6 @@ def _threads(innermost: Mapping[int, FrameType]) -> list[str]:
             lines.append(f"thread {names.get(ident, ident)} (most recent call last):")
             lines.append(text)
     return lines
-
-
-def watch_for_faults(*, usr2: bool = False) -> None:
-    """Let a fatal signal write the stacks of all threads to the log's stream, and USR2 too. Again after it was opened.
-
-    USR2 then goes on to the handler that was there before.
-    """
-    stream = open_stream()
-    if stream is None:
-        return
-    faulthandler.enable(stream)
-    if usr2:
-        faulthandler.register(signal.SIGUSR2, file=stream, all_threads=True, chain=True)
 
 
 def describe(cycle: InFlight) -> str:

@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.importer import trim
+from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
 from aioserve.observe.scoreboard import (
     EVER,
@@ -36,7 +37,7 @@ from aioserve.worker.loop_thread import LoopThread
 from aioserve.worker.recycling import Recycling
 from aioserve.worker.serving import Stop
 from aioserve.worker.settings import Settings
-from aioserve.worker.stacks import Stacks, watch_for_faults
+from aioserve.worker.stacks import Stacks
 from aioserve.worker.usher import Lane, Usher
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from aioserve.observe.scoreboard import (
     CONNECTIONS_LIMIT,
     CONNECTIONS_TOTAL,
     LATE_TOTAL,
+    QUEUE,
     RETAKEN_TOTAL,
 )
 from aioserve.worker.gate import Gate
@@ -159,6 +160,7 @@ class Usher:
             if had_room and not self._has_room:
                 log.warning("fewer than %d descriptors are free: accepting pauses until there are more", self._room)
         self._settle(perf_counter())
+        self._cells[QUEUE] = self._gate.waiting()
         self.publish()
 
     def publish(self) -> None:

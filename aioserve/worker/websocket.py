@@ -27,7 +27,8 @@ import logging
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.http.server_fields import plain_response
-from aioserve.http.ws_frames import PING_FRAME, FrameStream, close_frame, control_frame
+from aioserve.http.ws_frames import FrameStream
+from aioserve.http.ws_wire import PING_FRAME, close_frame, control_frame
 from aioserve.worker.unsent import has_progressed, reset, unsent_bytes
 from aioserve.worker.waits import LINGER_SECONDS
 from aioserve.worker.ws_cycle import ASKED, CLOSING, OPEN, OVER, Stage, WebSocketCycle

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from tests.bench.patterns import balance, losses, rates, report, tails
-from tests.bench.patterns.__main__ import estimate, parse, plan
+from tests.bench.patterns.__main__ import estimate, parse, plan, shortfall
 from tests.bench.patterns.arrivals import Arrivals, quantile, summary
 from tests.bench.patterns.quiet import rest
 from tests.bench.patterns.table import FEW, MANY, PATTERNS, Pattern, available
@@ -198,6 +198,15 @@ def test_a_replacement_that_did_not_end_is_named_below_the_table():
     assert "- replace, shared: 1 of 1 rounds do not count (after 4 replacements: not within 20 s)" in report.render(
         results()
     )
+
+
+def test_only_what_aioserve_has_lost_is_a_failure():
+    visits = [
+        seen("replace", "shared", lost=2, requests=1000),
+        seen("replace", "reuseport", lost=0, requests=1000),
+        seen("replace", "granian --workers", lost=5, requests=1000),
+    ]
+    assert shortfall(results(visits=visits)) == ["shared: 2 of 1,000 requests"]
 
 
 def test_balance_shows_the_median_the_worst_and_an_example():

@@ -15,6 +15,7 @@ from tests.chaos.clients import Pace
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--accept", choices=("shared", "reuseport", "dispatch"), default="shared")
+    parser.add_argument("--steal", choices=("late", "always", "off"), default="late")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--loop", choices=("auto", "uvloop", "asyncio"), default="auto")
     parser.add_argument("--http", choices=("auto", "httptools", "h11"), default="auto")
@@ -28,6 +29,7 @@ def main() -> int:
     options = parser.parse_args()
     wish = Wish(
         accept=options.accept,
+        steal=options.steal,
         workers=options.workers,
         seconds=options.seconds,
         seed=options.seed,

@@ -35,6 +35,7 @@ class Wish:
     """What a run is to be like."""
 
     accept: str = "shared"
+    steal: str = "late"
     workers: int = 3
     seconds: float = 0.0  # 0: each operation that is not left out, once
     seed: int = 0
@@ -114,7 +115,8 @@ def _run(
     unix: bool = False,
     descriptors: int = 0,
 ) -> Report:
-    report = Report(f"{part}, --accept {wish.accept}, {wish.workers} workers, seed {wish.seed}")
+    steal = f" --steal {wish.steal}" if wish.accept == "reuseport" else ""
+    report = Report(f"{part}, --accept {wish.accept}{steal}, {wish.workers} workers, seed {wish.seed}")
     try:
         with tempfile.TemporaryDirectory(prefix="chaos-") as name:
             path = f"{name}/chaos.sock" if unix else None
@@ -156,7 +158,7 @@ def _do(scene: Scene, wish: Wish, steps: Callable[[], Sequence[Step]], report: R
 def _settings(wish: Wish, path: str | None) -> Settings:
     return {
         "listen": {"bind": ["127.0.0.1:0", *([f"unix:{path}"] if path else [])]},
-        "process": {"workers": wish.workers, "accept": wish.accept, "loop": wish.loop},
+        "process": {"workers": wish.workers, "accept": wish.accept, "steal": wish.steal, "loop": wish.loop},
         "http": {"parser": wish.http},
         "log": {"access": False},
     }

@@ -13,10 +13,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.once, pytest.mark.timeout(240), pyte
 SHORT = Pace(stream_seconds=0.6)
 
 
-@pytest.mark.parametrize("accept", ["shared", "reuseport", "dispatch"])
-@pytest.mark.parametrize("part", PARTS)
-def test_nothing_is_lost_that_must_not_be(part, accept):
-    report = PARTS[part](Wish(accept=accept, pace=SHORT))
+MODES = [("shared", "late"), ("dispatch", "late"), ("reuseport", "late"), ("reuseport", "always")]
+
+
+#: Who steals has nothing to do with scarcity, which takes long enough.
+CASES = [(part, *mode) for part in PARTS for mode in MODES if (part, mode[1]) != ("scarcity", "always")]
+
+
+@pytest.mark.parametrize(("part", "accept", "steal"), CASES)
+def test_nothing_is_lost_that_must_not_be(part, accept, steal):
+    report = PARTS[part](Wish(accept=accept, steal=steal, pace=SHORT))
 
     print(report.log if report.problems() else "", report, sep="\n")
     assert report.problems() == []

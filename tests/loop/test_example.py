@@ -182,9 +182,46 @@ async def test_routes_are_found_below_a_mount():
     assert (await Exchange(path="", root_path="/demo").run()).status == 200
 
 
-async def test_websockets_are_refused_by_raising():
-    with pytest.raises(NotImplementedError, match="websocket"):
-        await example.app({"type": "websocket"}, None, None)
+async def test_unknown_protocols_are_refused_by_raising():
+    with pytest.raises(NotImplementedError, match="webtransport"):
+        await example.app({"type": "webtransport"}, None, None)
+
+
+async def test_what_one_says_all_hear_at_chat():
+    def visitor():
+        said, heard = asyncio.Queue(), []
+        said.put_nowait({"type": "websocket.connect"})
+
+        async def send(message):
+            heard.append(message.get("text", message["type"]))
+
+        scope = {"type": "websocket", "path": "/demo/chat", "root_path": "/demo"}
+        return said, heard, asyncio.ensure_future(example.app(scope, said.get, send))
+
+    (say, first, one), (leave, second, other) = visitor(), visitor()
+    while len(example.ROOM) < 2:
+        await asyncio.sleep(0)
+    say.put_nowait({"type": "websocket.receive", "text": "hello"})
+    while "hello" not in second:
+        await asyncio.sleep(0)
+    for said in (say, leave):
+        said.put_nowait({"type": "websocket.disconnect", "code": 1000})
+    await asyncio.gather(one, other)
+    assert first == second == ["websocket.accept", "hello"]
+    assert not example.ROOM
+
+
+async def test_there_is_no_other_websocket():
+    sent = []
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message["type"])
+
+    await example.app({"type": "websocket", "path": "/", "root_path": ""}, receive, send)
+    assert sent == ["websocket.close"]
 
 
 async def test_its_lifespan_runs_from_startup_to_shutdown():

@@ -78,12 +78,14 @@ class Nginx:
     def connect(self) -> HTTPConnection:
         """A client. It waits in the queue of the socket until nginx runs."""
         address = {"host": "127.0.0.1", "port": self.port, "timeout": PATIENCE, "source_address": (CLIENT, 0)}
-        if not self.tls:
-            return HTTPConnection(**address)
+        return HTTPSConnection(**address, context=self.trust()) if self.tls else HTTPConnection(**address)
+
+    def trust(self) -> ssl.SSLContext:
+        """For a client: the certificate is the test's own."""
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        return HTTPSConnection(**address, context=context)
+        return context
 
     def seen(self, **headers: str) -> dict:
         """What the application sees of a GET on a connection of its own; ``_`` in names is ``-``."""

@@ -236,14 +236,8 @@ def test_half_a_request_before_the_end_of_the_stream_is_closed(client, half):
     assert time.monotonic() - began < LATE
 
 
-def test_websocket_upgrade_is_served_as_plain_http(client):
-    response = client.get(
-        "/",
-        connection="Upgrade",
-        upgrade="websocket",
-        sec_websocket_version="13",
-        sec_websocket_key="eHh4eHh4eHh4eHh4eHh4eA==",
-    )
+def test_upgrade_to_what_is_not_spoken_is_served_as_plain_http(client):
+    response = client.get("/", connection="Upgrade, HTTP2-Settings", upgrade="h2c", http2_settings="AAMAAABk")
 
     assert (response.status, response.text) == (200, "Hello, World!")
     assert client.get("/").status == 200

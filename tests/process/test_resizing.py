@@ -11,7 +11,8 @@ from tests.process.servers import Served, wait_until
 
 MODES = {
     "dispatch": ("--workers", "2", "--accept", "dispatch"),
-    "reuseport": ("--workers", "2", "--reuseport"),
+    "late": ("--workers", "2", "--reuseport"),
+    "always": ("--workers", "2", "--reuseport", "--steal", "always"),
     "shared": ("--workers", "2"),
     "threads": ("--accept", "threads", "--threads", "2", "--workers", "2"),
 }

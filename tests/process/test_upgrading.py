@@ -15,7 +15,8 @@ from tests.process.test_reloading import Service
 
 MODES = {
     "dispatch": ("--workers", "2", "--accept", "dispatch"),
-    "reuseport": ("--workers", "2", "--reuseport"),
+    "late": ("--workers", "2", "--reuseport"),
+    "always": ("--workers", "2", "--reuseport", "--steal", "always"),
     "shared": ("--workers", "2"),
     "threads": ("--workers", "2", "--accept", "threads", "--threads", "2"),
 }

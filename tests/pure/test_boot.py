@@ -32,10 +32,10 @@ def urls(ports):
     return [f"http://127.0.0.1:{port}" for port in ports]
 
 
-@pytest.mark.parametrize("reuseport", [False, True])
-def test_all_that_was_passed_is_taken_when_no_address_is_given(passed, reuseport):
+@pytest.mark.parametrize("accept", ["shared", "reuseport", "dispatch"])
+def test_all_that_was_passed_is_taken_when_no_address_is_given(passed, accept):
     ports, sockets = passed
-    assert opened(from_settings(reuseport=reuseport), sockets) == urls(ports)
+    assert opened(from_settings(accept=accept), sockets) == urls(ports)
 
 
 def test_a_name_takes_all_sockets_of_that_name(passed):

@@ -6,7 +6,8 @@
     python -m tests.bench.patterns --render result.json     the README's table
 
 Each round visits each pattern in an order that is rotated from round to round, on a server that was just started. A
-pattern whose flags the installed aioserve refuses is named and left out; so is a peer that is not installed.
+pattern whose flags the installed aioserve refuses is named and left out; so is a peer that is not installed. Ends with
+status 1 if aioserve has lost a request while its workers were replaced.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def main(argv=None):
     print(report.details(results))
     print(f"\n{report.render(results)}")
     say(f"took {(time.monotonic() - began) / 60:.1f} minutes")
+    if lost := shortfall(results):
+        sys.exit(f"LOST: {'; '.join(lost)}")
 
 
 def parse(argv):
@@ -124,6 +127,15 @@ def run(options):
         "client": client,
         "visits": records,
     }
+
+
+def shortfall(results):
+    """What aioserve has lost, which must be nothing."""
+    return [
+        f"{visit['server']}: {visit['lost']} of {visit['requests']:,} requests"
+        for visit in results["visits"]
+        if visit.get("lost") and PATTERNS[visit["server"]].server == "aioserve"
+    ]
 
 
 def plan(options, patterns):

@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from aioserve.accept.base import Listener
+from aioserve.accept import passing
+from aioserve.accept.base import Feed, Listener
 from aioserve.worker.gate import Gate
 from aioserve.worker.loops import new_loop
 
@@ -184,3 +185,174 @@ def test_a_gate_that_closes_is_not_opened_by_a_connection_that_leaves_meanwhile(
         return gate.accepting
 
     assert run(main()) is False
+
+
+class Passed:
+    """A feed, and a dispatcher that passes on what it is told."""
+
+    def __init__(self):
+        self.out, self.back = passing.feed()
+        self.clients = []
+        self.tcp = [listen(socket.AF_INET, ("127.0.0.1", 0)) for _ in range(2)]
+        listeners = [Listener(sock=sock, address=f"tcp {n}", server=None) for n, sock in enumerate(self.tcp)]
+        self.feed = Feed(sock=self.back, listeners=listeners)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for sock in (self.out, self.back, *self.tcp, *self.clients):
+            sock.close()
+
+    def connect(self, *origins):
+        """Clients of these listeners, in one message."""
+        clients, accepted = [], []
+        for origin in origins:
+            client = socket.create_connection(self.tcp[origin].getsockname())
+            client.setblocking(False)
+            clients.append(client)
+            accepted.append(self.tcp[origin].accept()[0])
+        assert passing.send(self.out, bytes(origins), [sock.fileno() for sock in accepted])
+        for sock in accepted:
+            sock.close()
+        self.clients += clients
+        return clients
+
+
+def test_connections_that_were_passed_on_are_served_each_with_its_own_name(run):
+    async def main(passed):
+        gate = Gate(asyncio.get_running_loop(), [passed.feed], Greeter, backlog=16)
+        await gate.open()
+        answers = [await receive(client) for client in passed.connect(1, 0, 1)]
+        await gate.close(take_queue=False)
+        return answers
+
+    with Passed() as passed:
+        assert run(main(passed)) == [b"tcp 1", b"tcp 0", b"tcp 1"]
+
+
+def test_a_gate_tells_whether_it_accepts_and_wakes_the_dispatcher_when_it_does(run):
+    async def main(passed):
+        told = []
+        gate = Gate(asyncio.get_running_loop(), [passed.feed], Greeter, backlog=16, tell=told.append)
+        await gate.open()
+        assert (told, passing.receive(passed.out)) == ([True], (passing.AWAKE, []))
+        gate.pause()
+        [client] = passed.connect(0)
+        await asyncio.sleep(0)
+        assert (told, passing.waiting(passed.back)) == ([True, False], 1)
+        gate.resume()
+        answer = await receive(client)
+        await gate.close(take_queue=False)
+        return answer, told
+
+    with Passed() as passed:
+        assert run(main(passed)) == (b"tcp 0", [True, False, True, False])
+
+
+def test_a_probe_is_taken_and_that_is_all(run):
+    async def main(passed):
+        gate = Gate(asyncio.get_running_loop(), [passed.feed], Greeter, backlog=16)
+        await gate.open()
+        passing.send(passed.out, bytes([passing.PROBE]), ())
+        while passing.waiting(passed.back):
+            await asyncio.sleep(0)
+        await gate.close(take_queue=False)
+
+    with Passed() as passed:
+        run(main(passed))
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_closing_gate_serves_what_waits_in_its_feed_and_is_on_its_way(run, ended):
+    async def main(passed):
+        gate = Gate(asyncio.get_running_loop(), [passed.feed], Greeter, backlog=16)
+        await gate.open()
+        gate.pause()
+        clients = passed.connect(0, 1)
+        closing = asyncio.ensure_future(gate.close(take_queue=True))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        clients += passed.connect(1)
+        if ended:
+            passed.out.close()
+        await closing
+        return [await receive(client) for client in clients]
+
+    with Passed() as passed:
+        assert run(main(passed)) == [b"tcp 0", b"tcp 1", b"tcp 1"]
+
+
+def test_a_relieved_gate_leaves_the_feed_to_its_successor(run):
+    async def main(passed, mine):
+        gate = Gate(asyncio.get_running_loop(), [mine], Greeter, backlog=16)
+        await gate.open()
+        gate.pause()
+        passed.connect(0)
+        await gate.close(take_queue=False)
+        assert passing.waiting(passed.back) == 1
+
+    with Passed() as passed:
+        run(main(passed, Feed(sock=passed.back.dup(), listeners=passed.feed.listeners)))
+
+
+def test_a_gate_whose_dispatcher_and_master_have_gone_does_not_spin(run):
+    async def main(passed):
+        loop = asyncio.get_running_loop()
+        gate = Gate(loop, [passed.feed], Greeter, backlog=16)
+        await gate.open()
+        passed.out.close()
+        await asyncio.sleep(0.01)
+        assert not loop.remove_reader(passed.back)
+        await gate.close(take_queue=True)
+
+    with Passed() as passed:
+        run(main(passed))
+
+
+def test_a_gate_that_is_short_of_descriptors_takes_no_message(run):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main(passed):
+        loop = asyncio.get_running_loop()
+        gate = Gate(loop, [passed.feed], Greeter, backlog=16)
+        await gate.open()
+        clients = passed.connect(0, 1)
+        lowest = os.dup(0)
+        os.close(lowest)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+            while gate.accepting:
+                await asyncio.sleep(0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert passing.waiting(passed.back) == 2
+        gate.resume()
+        answers = [await receive(client) for client in clients]
+        await gate.close(take_queue=False)
+        return answers
+
+    with Passed() as passed:
+        assert run(main(passed)) == [b"tcp 0", b"tcp 1"]
+
+
+def test_what_the_kernel_had_no_descriptors_for_is_said(run, caplog):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main(passed):
+        gate = Gate(asyncio.get_running_loop(), [passed.feed], Greeter, backlog=16)
+        clients = passed.connect(0, 1)
+        lowest = os.dup(0)
+        os.close(lowest)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
+            assert gate.take_message(passed.feed) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        answers = [await receive(client) for client in clients]
+        await gate.close(take_queue=False)
+        return answers
+
+    with Passed() as passed:
+        assert run(main(passed)) == [b"tcp 0", b""]
+    assert "1 connections are lost: too few descriptors are free" in caplog.text

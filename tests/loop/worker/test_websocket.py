@@ -10,6 +10,7 @@ from websockets.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Close
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from aioserve.errors import AppError, ClientDisconnected
+from aioserve.observe.scoreboard import MESSAGES_RECEIVED, MESSAGES_SENT, WEBSOCKETS, WEBSOCKETS_TOTAL
 from aioserve.worker.drain import drain
 from tests.loop.worker.conftest import Client, settle
 from tests.pure.http.test_ws_frames import closing, deflated, masked
@@ -984,6 +985,15 @@ async def test_open_websockets_are_in_flight(connect):
     await app.do("return")
     assert client.server.open_cycles() == []
     assert client.server.in_flight() == []
+
+
+async def test_the_scoreboard_counts_websockets_and_messages(connect):
+    client = await opened(connect, echo)
+    await client.ask(masked(TEXT, b"a") * 3)
+    client.server.stop()
+    cells = client.server._cells
+
+    assert [cells[WEBSOCKETS], cells[WEBSOCKETS_TOTAL], cells[MESSAGES_RECEIVED], cells[MESSAGES_SENT]] == [1, 1, 3, 3]
 
 
 async def test_a_lost_transport_in_the_middle_of_a_linger_is_the_end(connect):

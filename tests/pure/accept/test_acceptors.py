@@ -28,6 +28,10 @@ def reuse_port(addresses, slots):
     return ReusePort(addresses, slots, OPTIONS, platform="linux")
 
 
+def lending(addresses, slots):
+    return ReusePort(addresses, slots, OPTIONS, platform="linux", lends=True)
+
+
 @pytest.fixture
 def acceptor():
     made = []
@@ -175,6 +179,30 @@ def test_reuseport_keeps_only_the_socket_of_its_slot(acceptor):
     [[first], [second]] = one.listeners(0), one.listeners(1)
     one.keep_only(1)
     assert (first.sock.fileno(), second.sock.fileno() >= 0) == (-1, True)
+
+
+def test_reuseport_that_lends_keeps_the_sockets_of_all_slots_in_a_worker(acceptor):
+    one = acceptor(lending, [LOCAL])
+    one.open()
+    one.keep_only(1)
+    assert {slot: inodes(listeners) for slot, listeners in one.queues().items()} == {
+        slot: inodes(one.listeners(slot)) for slot in (0, 1)
+    }
+
+
+def test_reuseport_that_lends_leaves_nothing_to_a_process_that_accepts_nothing(acceptor):
+    one = acceptor(lending, [LOCAL])
+    one.open()
+    [first] = one.listeners(0)
+    one.keep_only(None)
+    assert first.sock.fileno() == -1
+
+
+@every_pattern
+def test_nothing_is_lent_unless_it_is_asked_for(acceptor, kind):
+    one = acceptor(kind, [LOCAL])
+    one.open()
+    assert one.queues() == {}
 
 
 def test_reuseport_shares_a_unix_socket(acceptor, tmp_path):

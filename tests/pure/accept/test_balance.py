@@ -131,7 +131,7 @@ def test_who_takes_and_who_serves(worker, avoided, takes, serves):
         (2, 0, 0, 1),
     ],
 )
-def test_room_is_what_limit_and_channel_leave(limit, connections, waiting, room):
+def test_room_is_what_limit_and_feed_leave(limit, connections, waiting, room):
     slot = Slot(seats=())
     slot.serve(0, connections=connections, limit=limit)
     slot.waiting = waiting

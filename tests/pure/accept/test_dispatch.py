@@ -1,4 +1,4 @@
-"""The dispatcher's acceptor: whose the channels are, and what becomes of them as slots come and go."""
+"""The dispatcher's acceptor: whose the feeds are, and what becomes of them as slots come and go."""
 
 import os
 import socket
@@ -37,8 +37,8 @@ def opened(acceptor):
 
 
 def inode(one, slot):
-    [channel] = one.listeners(slot)
-    return os.fstat(channel.sock.fileno()).st_ino
+    [feed] = one.listeners(slot)
+    return os.fstat(feed.sock.fileno()).st_ino
 
 
 def news(one):
@@ -55,7 +55,7 @@ def test_an_address_that_is_taken_leaves_nothing_open(acceptor):
         one = acceptor([TcpAddress("127.0.0.1", other.getsockname()[1])])
         with pytest.raises(BindError, match="another process is listening"):
             one.open()
-    assert one._channels == {}
+    assert one._feeds == {}
 
 
 def test_more_addresses_than_a_byte_can_name_are_refused(acceptor, monkeypatch):
@@ -64,20 +64,20 @@ def test_more_addresses_than_a_byte_can_name_are_refused(acceptor, monkeypatch):
         acceptor([LOCAL, TcpAddress("127.0.0.2", 0)]).open()
 
 
-def test_a_slot_has_the_same_channel_every_time_and_no_other_slot_has_it(opened):
+def test_a_slot_has_the_same_feed_every_time_and_no_other_slot_has_it(opened):
     assert inode(opened, 0) == inode(opened, 0) != inode(opened, 1)
 
 
-def test_a_channel_knows_every_address(acceptor, tmp_path):
+def test_a_feed_knows_every_address(acceptor, tmp_path):
     one = acceptor([LOCAL, UnixAddress(f"{tmp_path}/s")])
     one.open()
-    [channel] = one.listeners(1)
-    assert [listener.address for listener in channel.listeners] == one.addresses()
+    [feed] = one.listeners(1)
+    assert [listener.address for listener in feed.listeners] == one.addresses()
 
 
-def test_a_worker_keeps_its_end_of_its_own_channel_and_nothing_else(opened):
+def test_a_worker_keeps_its_end_of_its_own_feed_and_nothing_else(opened):
     [mine], [other] = opened.listeners(1), opened.listeners(0)
-    out = opened._channels[1][0]
+    out = opened._feeds[1][0]
     opened.keep_only(1)
     listening = [listener.sock.fileno() for listener in mine.listeners]
     assert (listening, other.sock.fileno(), out.fileno(), mine.sock.fileno() >= 0) == ([-1], -1, -1, True)
@@ -86,9 +86,9 @@ def test_a_worker_keeps_its_end_of_its_own_channel_and_nothing_else(opened):
 
 
 def test_who_accepts_nothing_keeps_nothing(opened, tmp_path):
-    channels = [opened.listeners(slot)[0] for slot in range(2)]
+    feeds = [opened.listeners(slot)[0] for slot in range(2)]
     opened.keep_only(None)
-    assert [channel.sock.fileno() for channel in channels] == [-1, -1]
+    assert [feed.sock.fileno() for feed in feeds] == [-1, -1]
 
 
 def test_a_worker_does_not_remove_the_file_of_a_unix_socket(acceptor, tmp_path):
@@ -113,16 +113,16 @@ def test_a_dispatcher_that_hears_nothing_is_no_dispatcher_for_a_further_slot(ope
         pass
     with pytest.raises(BindError, match="the dispatcher does not listen"):
         opened.grow(2)
-    assert 2 not in opened._channels
+    assert 2 not in opened._feeds
 
 
 def test_what_waits_for_a_slot_that_goes_is_given_to_another(opened):
     with socket.socket() as connection:
-        passing.send(opened._channels[1][0], b"\0", [connection.fileno()])
-        [channel] = opened.listeners(0)
+        passing.send(opened._feeds[1][0], b"\0", [connection.fileno()])
+        [feed] = opened.listeners(0)
         opened.retire(1)
         opened.forget(1)
-        origins, [descriptor] = passing.receive(channel.sock)
+        origins, [descriptor] = passing.receive(feed.sock)
         assert (origins, os.path.sameopenfile(descriptor, connection.fileno())) == (b"\0", True)
         os.close(descriptor)
     message, ends = news(opened)
@@ -140,7 +140,7 @@ def test_a_slot_is_marked_while_it_is_to_be_avoided_and_a_new_one_is_not(opened)
     assert list(opened._avoided[:3]) == [0, 0, 0]
 
 
-def test_a_successor_gets_the_listening_sockets_and_channels_of_its_own(acceptor, opened):
+def test_a_successor_gets_the_listening_sockets_and_feeds_of_its_own(acceptor, opened):
     heir = acceptor()
     inherited = opened.hand_over()
     heir.open([type(one)(fd=os.dup(one.fd), address=one.address, slot=one.slot) for one in inherited])

@@ -1,6 +1,7 @@
 """Single turns of the dispatcher's loop, with real sockets and made-up workers, in this process."""
 
 import os
+import resource
 import socket
 from contextlib import ExitStack
 
@@ -41,7 +42,7 @@ class Stage:
         self.backs = []
         self.stack = stack
         for slot in range(slots):
-            out, back = passing.channel()
+            out, back = passing.feed()
             stack.enter_context(out)
             self.backs.append(stack.enter_context(back))
             rows = [self.board.row(slot, seat) for seat in range(2)]
@@ -63,7 +64,7 @@ class Stage:
             self.dispatching._turn()
 
     def taken(self, slot):
-        """Where each connection in the channel of this slot came from."""
+        """Where each connection in the feed of this slot came from."""
         found = []
         while (message := passing.receive(self.backs[slot])) is not None and message[0]:
             for descriptor in message[1]:
@@ -117,7 +118,7 @@ def test_a_worker_that_takes_again_says_so_and_is_given_what_waits(stage):
     assert it.taken(0) == [0]
 
 
-def test_no_more_is_sent_than_a_channel_is_to_hold(stage):
+def test_no_more_is_sent_than_a_feed_is_to_hold(stage):
     it = stage(1)
     it.connect(passing.MOST + 5)
     it.turn(3)
@@ -214,7 +215,7 @@ def test_at_the_end_a_dead_workers_connections_go_to_one_that_is_there(stage):
     assert [it.taken(0), it.taken(1)] == [[], [0, 0]]
 
 
-def test_a_full_channel_leaves_connections_with_the_dispatcher_until_there_is_room(stage):
+def test_a_full_feed_leaves_connections_with_the_dispatcher_until_there_is_room(stage):
     it = stage(1)
     out = it.dispatching._ends[0][0]
     it.connect(1)
@@ -227,3 +228,70 @@ def test_a_full_channel_leaves_connections_with_the_dispatcher_until_there_is_ro
     it.taken(0)
     it.turn()
     assert it.taken(0) == [0]
+
+
+def test_without_descriptors_connections_wait_in_the_kernel_for_a_second(stage, caplog):
+    it = stage(1)
+    it.connect(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        it.turn()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caplog.messages == ["no connection can be accepted for 1 s: Too many open files"]
+    it.turn()
+    assert it.taken(0) == []
+    it.wait(1.0)
+    assert it.taken(0) == [0]
+
+
+def test_what_cannot_be_taken_back_for_want_of_descriptors_is_said(stage, caplog):
+    it = stage(2)
+    it.connect(4)
+    it.turn()
+    it.avoided[0] = 1
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
+        it.turn()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "1 connections are lost: the dispatcher has too few descriptors" in caplog.messages
+    assert it.taken(1) == [0, 0, 0]
+
+
+def test_at_the_end_without_descriptors_what_is_lost_is_said(stage, caplog):
+    it = stage(1)
+    it.connect(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        it.dispatching._leave()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caplog.messages == ["connections that wait cannot be accepted before the end: Too many open files"]
+
+
+def test_what_is_there_to_hear_is_heard_in_the_next_turn(stage):
+    it = stage(1)
+    read, write = os.pipe()
+    heard = []
+    it.dispatching.listen_to(read, lambda: heard.append(os.read(read, 10)))
+    os.write(write, b"news")
+    it.turn()
+    os.close(read)
+    os.close(write)
+    assert heard == [b"news"]
+
+
+def test_a_master_that_has_gone_ends_it(stage):
+    it = stage(1)
+    it.dispatching._master_gone()
+    assert it.dispatching._leaving

@@ -1,4 +1,4 @@
-"""Descriptors in messages: what arrives, what waits, and what a full channel says."""
+"""Descriptors in messages: what arrives, what waits, and what a full feed says."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from aioserve.accept import passing
 
 @pytest.fixture
 def ends():
-    out, back = passing.channel()
+    out, back = passing.feed()
     with out, back:
         yield out, back
 
@@ -74,7 +74,15 @@ def test_the_end_is_told_from_a_pause(ends):
     assert passing.receive(back) == (b"", [])
 
 
-def test_a_full_channel_takes_no_more_and_loses_nothing(ends):
+def test_what_waits_is_there_also_when_the_other_end_was_closed_with_something_unread(ends):
+    out, back = ends
+    back.send(passing.AWAKE)
+    passing.send(out, bytes([passing.PROBE]), ())
+    out.close()
+    assert [passing.receive(back), passing.receive(back)] == [(bytes([passing.PROBE]), []), (b"", [])]
+
+
+def test_a_full_feed_takes_no_more_and_loses_nothing(ends):
     out, back = ends
     with ExitStack() as stack:
         [descriptor] = pipes(stack, 1)
@@ -84,7 +92,7 @@ def test_a_full_channel_takes_no_more_and_loses_nothing(ends):
         assert passing.waiting(back) == sent > 100
 
 
-def test_a_channel_without_its_other_end_is_an_error(ends):
+def test_a_feed_without_its_other_end_is_an_error(ends):
     out, back = ends
     back.close()
     with pytest.raises(BrokenPipeError):
@@ -108,7 +116,7 @@ def test_who_has_too_few_descriptors_sees_how_many_are_missing(ends):
         assert (len(origins), len(descriptors)) == (5, 2)
 
 
-def test_too_many_descriptors_under_way_are_a_full_channel():
+def test_too_many_descriptors_under_way_are_a_full_feed():
     """The kernel counts them by user, against the limit of one process (unix(7), ETOOMANYREFS)."""
 
     class Refusing:
@@ -119,7 +127,7 @@ def test_too_many_descriptors_under_way_are_a_full_channel():
 
 
 def test_ends_do_not_block():
-    for end in passing.channel():
+    for end in passing.feed():
         with end:
             assert end.gettimeout() == 0.0
             assert end.type & ~socket.SOCK_NONBLOCK == socket.SOCK_SEQPACKET

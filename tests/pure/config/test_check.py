@@ -142,10 +142,23 @@ def test_what_a_master_does_is_noted_without_one(name):
     )
 
 
+def test_a_dispatcher_for_one_worker_is_noted():
+    note = "--accept dispatch only costs with one worker; use shared, or --workers N"
+    assert loaded({"accept": "dispatch"}).notes == (note,)
+    assert loaded({"accept": "dispatch", "workers": "1"}).notes == (note,)
+    assert loaded({"accept": "dispatch", "workers": "2"}).notes == ()
+    assert loaded({"accept": "dispatch", "workers": "auto"}).notes == ()
+
+
 def test_a_limit_that_breakpoints_would_run_into_is_noted_under_reload():
     assert loaded({"reload": True, "timeout_worker": "5s"}).notes == (
         "--timeout-worker has no effect with --reload: a breakpoint stops the loop, too",
     )
+
+
+def test_limits_of_websockets_that_are_not_served_are_noted():
+    assert loaded({"ws": "auto", "ws_max_queue": "5"}).notes == ()
+    assert loaded({"ws": "none", "ws_max_queue": "5"}).notes == ("--ws-max-queue has no effect with none (--ws)",)
 
 
 def test_jitter_of_nothing_is_noted():
@@ -199,6 +212,16 @@ def test_a_limit_for_a_mount_is_kept_by_its_prefix():
 def test_a_limit_for_no_mount_is_a_mistake(limits, words):
     with pytest.raises(ConfigError, match=words):
         loaded({"mount": ["/up=main:app"], "limit_request_body_at": limits})
+
+
+@pytest.mark.parametrize("accept", ["shared", "single"])
+def test_stealing_needs_sockets_to_steal_from(accept):
+    assert loaded({"steal": "always", "accept": accept}).notes == ("--steal has no effect without --reuseport",)
+
+
+def test_stealing_goes_with_reuseport():
+    loading = loaded({"steal": "off", "reuseport": True})
+    assert (loading.config.process.steal, loading.notes) == ("off", ())
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,6 @@ def test_every_flag_of_uvicorn_is_taken_or_refused_with_a_sentence(flag, value):
         "--tls-processes 1",
         "--offload-workers 1",
         "--offload-engine x",
-        "--steal late",
     ],
 )
 def test_habits_from_gunicorn_and_flags_of_later_versions_are_refused(argument):

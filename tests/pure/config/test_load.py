@@ -276,6 +276,7 @@ def test_a_mistaken_variable_is_named(environ, start):
         ({"log_level": "warn"}, "--log-level: 'warn' is not one of"),
         ({"header": ["x" * 500]}, "--header: '" + "x" * 99 + "... is not a header"),
         ({"accept": "shared", "reuseport": True}, "--reuseport means --accept reuseport, but --accept says shared"),
+        ({"accept": "dispatch", "reuseport": True}, "--reuseport means --accept reuseport, but --accept says dispatch"),
         ({"wokers": "2"}, "wokers=: no such setting; did you mean workers?"),
     ],
 )

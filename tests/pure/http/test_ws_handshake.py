@@ -140,10 +140,18 @@ def test_no_offer_is_looked_at_without_compression():
 def test_the_windows_are_as_large_as_was_agreed_on():
     offer = offer_of(Sec_WebSocket_Extensions="permessage-deflate; server_max_window_bits=10; client_max_window_bits=9")
 
-    windows = offer.compression.make()
+    packer, unpacker = offer.compression.packer(), offer.compression.unpacker()
 
-    assert (windows.local_max_window_bits, windows.remote_max_window_bits) == (10, 9)
-    assert windows.compress_settings == {"memLevel": 5}
+    assert packer.local_max_window_bits == 10
+    assert packer.compress_settings == {"memLevel": 5}
+    assert unpacker.remote_max_window_bits == 9
+
+
+def test_each_direction_has_a_window_of_its_own():
+    compression = offer_of(Sec_WebSocket_Extensions="permessage-deflate").compression
+
+    assert not hasattr(compression.packer(), "decoder")
+    assert not hasattr(compression.unpacker(), "encoder")
 
 
 def fields_of_server():

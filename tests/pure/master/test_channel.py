@@ -5,6 +5,8 @@ import struct
 
 import pytest
 
+from aioserve.accept.orders import Gone, Lend, Watch
+from aioserve.accept.sockets import adopt_lent
 from aioserve.master.channel import (
     DETAIL_LIMIT,
     ChildChannel,
@@ -136,3 +138,73 @@ def test_the_childs_end_keeps_its_time_limit():
     assert one.gettimeout() is not None
     channel.close()
     other.close()
+
+
+def listener():
+    sock = socket.create_server(("127.0.0.1", 0))
+    return adopt_lent(sock.detach())
+
+
+def test_no_order_is_no_order(ends):
+    _, child = ends
+    assert child.hear() == ([], True)
+
+
+@pytest.mark.parametrize("order", [Watch(frozenset()), Watch(frozenset({1, 63})), Gone(4)])
+def test_an_order_is_heard(ends, order):
+    master, child = ends
+    assert master.order(order)
+    assert child.hear() == ([order], True)
+
+
+def test_sockets_that_are_lent_arrive_as_copies_that_no_program_inherits(ends):
+    master, child = ends
+    lent = [listener(), listener()]
+    master.order(Watch(frozenset({7})))
+    master.order(Lend(7, tuple(lent)))
+    master.order(Gone(7))
+    orders = []
+    while len(orders) < 3:
+        more, _ = child.hear()
+        orders += more
+    watch, arrived, gone = orders
+    assert (watch, arrived.slot, gone) == (Watch(frozenset({7})), 7, Gone(7))
+    for one, copy in zip(lent, arrived.listeners, strict=True):
+        assert copy.sock.fileno() != one.sock.fileno()
+        assert (copy.address, copy.sock.getsockname()) == (one.address, one.sock.getsockname())
+        assert not copy.sock.get_inheritable()
+        copy.sock.close()
+        one.sock.close()
+
+
+def test_a_child_that_waits_for_orders_can_still_speak_patiently(ends):
+    _, child = ends
+    child.hear()
+    assert child._sock.gettimeout() == 5.0
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_the_end_of_the_master_is_heard(ends, unread):
+    master, child = ends
+    if unread:
+        child.ready()
+    master.close()
+    assert child.hear() == ([], False)
+
+
+def test_a_child_that_reads_nothing_cannot_be_told_for_ever(ends):
+    master, child = ends
+    told = 0
+    while master.order(Watch(frozenset({told}))):
+        told += 1
+    assert told > 64
+    heard = []
+    while orders := child.hear()[0]:
+        heard += orders
+    assert heard == [Watch(frozenset({number})) for number in range(told)]
+
+
+def test_a_child_that_has_gone_cannot_be_told(ends):
+    master, child = ends
+    child.close()
+    assert not master.order(Gone(1))

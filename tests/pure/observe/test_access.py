@@ -37,6 +37,19 @@ def exchange(*, client=("127.0.0.1", 54321), path=b"/path", query=b"", headers=(
 
 
 @dataclass
+class Session(Exchange):
+    received_bytes: int = 42
+    close_code: int | None = 1000
+
+
+def session(**kwargs) -> Session:
+    """A WebSocket: its scope has no method."""
+    scope = {**exchange(query=b"q").scope, "type": "websocket"}
+    del scope["method"]
+    return Session(scope, **{"status": 101, **kwargs})
+
+
+@dataclass
 class Lines:
     lines: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -193,8 +206,36 @@ def test_a_logger_that_is_not_interested_costs_nothing_more(logger):
     logger.setLevel(logging.ERROR)
     log = LoggingAccessLog(logger)
     log.record(None)
+    log.record_session(None)
     log.reopen()
     assert log.close()
+
+
+@pytest.mark.parametrize(
+    ("form", "end"),
+    [
+        ("line", '"GET /path?q HTTP/1.1" 101 Switching Protocols 13B 1.2ms, closed with 1000, 42B received\n'),
+        ("combined", '"GET /path?q HTTP/1.1" 101 13 "-" "-" 1200 1000 42\n'),
+        ("json", '"close_code":1000,"received_bytes":42}\n'),
+    ],
+)
+def test_a_websocket_has_its_code_and_both_directions_at_the_end_of_its_line(form, end):
+    lines = Lines()
+    AccessLog(form, lines).record_session(session())
+    assert lines.lines[0].endswith(end)
+
+
+@pytest.mark.parametrize(("form", "end"), [("line", "403 Forbidden 13B 1.2ms\n"), ("combined", '"-" 1200\n')])
+def test_a_handshake_that_was_refused_has_the_line_of_a_request(form, end):
+    lines = Lines()
+    AccessLog(form, lines).record_session(session(status=403, close_code=None))
+    assert lines.lines[0].endswith(end)
+
+
+def test_a_websocket_goes_through_logging_too(logger):
+    logger.handlers[0].setFormatter(logging.Formatter("%(message)s %(close_code)d"))
+    LoggingAccessLog(logger).record_session(session())
+    assert logger.stream.getvalue() == '127.0.0.1:54321 - "GET /path?q HTTP/1.1" 101 1000\n'
 
 
 def test_no_access_log_is_opened_when_it_is_off():

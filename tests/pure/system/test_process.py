@@ -5,10 +5,11 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from aioserve.system.process import MOST_DESCRIPTORS, end_with_parent, raise_descriptor_limit
+from aioserve.system.process import MOST_DESCRIPTORS, end_with_parent, name_process, raise_descriptor_limit
 
 
 @pytest.fixture
@@ -64,3 +65,13 @@ def test_a_child_ends_when_its_parent_is_killed():
         parent.kill()
         # End-of-file comes when the last process that could write has gone.
         assert parent.stdout.read() == b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl(2) is Linux's")
+def test_a_process_has_a_name_of_its_own():
+    before = Path("/proc/self/comm").read_text().rstrip("\n")
+    try:
+        name_process("dispatcher")
+        assert Path("/proc/self/comm").read_text() == "dispatcher\n"
+    finally:
+        name_process(before)
