@@ -26,7 +26,8 @@ process that accepts for all workers, and a *feed* the pair of sockets by which 
 *siblings* of a worker are those of the other slots, and one that lets connections wait is *late*; a *door* is what a
 worker accepts from: its own listener, a sibling's, or a feed; a *cycle* is one request and its response; a *head* is a
 start line and its fields; a *peer* is whoever is at the other end of the connection, the *client* whoever the request
-comes from.
+comes from; the *usher* of a worker with several loops accepts for them, and a *lane* is one of those who get
+connections, as whoever passes them on sees it.
 """
 
 from typing import TYPE_CHECKING

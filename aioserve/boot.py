@@ -220,6 +220,8 @@ def announce(config: Config, acceptor: Acceptor) -> None:
     """Say what starts here and where it listens."""
     process = config.process
     count = f"{process.workers} worker{'s' if process.workers > 1 else ''}"
+    if process.threads > 1:
+        count += f" with {process.threads} loops{' each' if process.workers > 1 else ''}"
     workers = "one process" if process.accept == "single" else f"{count}, --accept {process.accept}"
     log.info("aioserve %s, pid %d, %s", __version__, os.getpid(), workers)
     for address in acceptor.addresses():

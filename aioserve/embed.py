@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Settings of a process or of its logging, which are the caller's here.
 NOT_HERE = frozenset((
-    "workers", "accept", "reuseport", "loop", "timeout_boot", "app", "factory", "app_dir", "env_file",
+    "workers", "threads", "accept", "reuseport", "loop", "timeout_boot", "app", "factory", "app_dir", "env_file",
     "preload", "user", "group", "umask", "chdir", "pid", "timeout_worker",
     "on_master_start", "on_worker_start", "on_worker_ready", "on_worker_exit", "on_reload",
     "limit_max_requests", "limit_max_requests_jitter", "limit_worker_age", "limit_worker_memory",

@@ -34,9 +34,10 @@ from aioserve.system.hooks import Moment
 from aioserve.system.process import end_with_parent, name_process
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.evenness import Balance
-from aioserve.worker.main import CLEAN, run_worker
+from aioserve.worker.main import CLEAN, one_loop, run_worker
 from aioserve.worker.preload import preload
 from aioserve.worker.stealing import Stealing
+from aioserve.worker.threads import many_loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -105,7 +106,8 @@ class _Server:
         self._pid: Final = os.getpid()
         self._hooks: Final = _load_hooks(config)
         self._workers: list[list[Row]] = []  # both rows of each slot
-        self._applications: Final[Applications | None] = preload(config) if config.process.preload else None
+        self._applications: Final[list[Applications]] = preload(config) if config.process.preload else []
+        self._body: Final = many_loops if config.process.accept == "threads" else one_loop
 
     def run(self) -> int:
         config, start = self._config, self._start
@@ -147,7 +149,7 @@ class _Server:
 
     def _renew(self) -> Generation:
         """Read the configuration again. Raises ``ConfigError``, and then nothing has changed."""
-        wanted = surroundings.count_workers(self._start.reread())
+        wanted = surroundings.count_workers(self._start.reread(), accept=self._config.process.accept)
         renewed = renew(self._config, wanted)
         if renewed.config.log != self._config.log:
             logs.configure(renewed.config.log)
@@ -184,6 +186,7 @@ class _Server:
             stealing=self._stealing(config, birth),
             has_left=self._has_left,
             balance=self._balance(config, birth),
+            body=self._body,
         )
 
     def _stealing(self, config: Config, birth: Birth) -> Stealing | None:

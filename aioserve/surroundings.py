@@ -43,29 +43,37 @@ def enter(config: Config) -> None:
         os.umask(process.umask)
 
 
-def count_workers(config: Config, read: cgroup.Read = cgroup.read_text) -> Config:
-    """The configuration with a number of workers, where it says ``auto``."""
+def count_workers(config: Config, read: cgroup.Read = cgroup.read_text, *, accept: str = "") -> Config:
+    """The configuration with a number of workers, and of loops in each, where it says ``auto``.
+
+    ``accept`` is the pattern of a server that runs, which goes on whatever the configuration says now.
+    """
     process = config.process
-    if process.workers != AUTO:
-        return config
-    if process.accept == "single":
-        return _with_workers(config, 1)
-    # Where a process can be pinned, what it is pinned to; the rest of the machine is not ours.
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, memory = cgroup.cpus(read), cgroup.memory(read)
-    workers = cgroup.workers(available, quota)
-    log.info(
-        "--workers auto: %d (%d CPUs, %s; %s)",
-        workers,
-        available,
-        "no quota" if quota is None else f"a quota of {quota:g}",
-        "no memory limit" if memory is None else f"a memory limit of {spell_size(memory)} for all together",
-    )
-    return _with_workers(config, workers)
-
-
-def _with_workers(config: Config, workers: int) -> Config:
-    return dataclasses.replace(config, process=dataclasses.replace(config.process, workers=workers))
+    accept = accept or process.accept
+    workers, threads = process.workers, process.threads
+    if accept == "single" and workers == AUTO:
+        workers = 1
+    if accept != "threads":
+        threads = 1
+    elif workers == threads == AUTO:
+        workers = 1
+    if AUTO in {workers, threads}:
+        # Where a process can be pinned, what it is pinned to; the rest of the machine is not ours.
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        quota, memory = cgroup.cpus(read), cgroup.memory(read)
+        loops = cgroup.workers(available, quota)
+        workers = workers or max(loops // threads, 1)
+        flag, number = ("--workers", workers) if threads else ("--threads", max(loops // workers, 1))
+        threads = threads or number
+        log.info(
+            "%s auto: %d (%d CPUs, %s; %s)",
+            flag,
+            number,
+            available,
+            "no quota" if quota is None else f"a quota of {quota:g}",
+            "no memory limit" if memory is None else f"a memory limit of {spell_size(memory)} for all together",
+        )
+    return dataclasses.replace(config, process=dataclasses.replace(process, workers=workers, threads=threads))
 
 
 def raise_limits() -> None:

@@ -48,6 +48,7 @@ def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple
     settled = _one_way_to_listen(given, found)
     notes: list[str] = []
     _no_mistaken_pattern(settled, found)
+    notes += _threads_without_their_pattern(settled, found)
     _no_doubles(settled, found)
     _nothing_loaded_too_early(settled, found)
     _limits_of_mounts(settled, found, need_app=need_app)
@@ -134,6 +135,21 @@ def _no_mistaken_pattern(given: dict[str, Given], found: Mistakes) -> None:
                 f"{given[path].place} contradicts single ({accept.place}): replacing a worker needs a master that "
                 "starts its successor; use --accept shared, also with --workers 1"
             )
+
+
+def _threads_without_their_pattern(given: dict[str, Given], found: Mistakes) -> list[str]:
+    """A pattern that was chosen in a higher layer leaves a number of threads in a lower one without use."""
+    threads, accept = given.get("process.threads"), given.get("process.accept")
+    if threads is None or not threads.value or (accept is not None and accept.value in {"threads", None}):
+        return []
+    if accept is not None and accept.layer > threads.layer:
+        return [f"{threads.place} has no effect with {accept.value} ({accept.place})"]
+    chosen = f"{accept.value} ({accept.place}) has none" if accept is not None else "they need --accept threads"
+    found.lines.append(
+        f"{threads.place}: threads are event loops of one worker, and {chosen}; use --accept threads, or --workers for "
+        "processes"
+    )
+    return []
 
 
 def _nothing_loaded_too_early(given: dict[str, Given], found: Mistakes) -> None:

@@ -38,7 +38,6 @@ _ADMIN = "the admin endpoint is not in this version; let probes ask a path of th
 _WORKER_CLASS = (
     "there is one kind of worker; leave it out (--interface wsgi serves WSGI, --loop chooses the event loop)"
 )
-_THREADS = "threads are not in this version; use --workers"
 _LIMIT_HEADERS = "use --limit-request-line, --limit-header-fields and --limit-header-bytes"
 
 _TABLE = (
@@ -69,7 +68,6 @@ _TABLE = (
     Refused("daemon", "daemons are the service manager's; use systemd or a container", value=False, short="D"),
     Refused("env", "set variables where the server is started, or list them in a file for --env-file", short="e"),
     Refused("name", _LATER, short="n"),
-    Refused("threads", _THREADS),
     Refused("worker_class", _WORKER_CLASS, short="k"),
     Refused("worker_connections", "use --limit-connections"),
     Refused("worker_tmp_dir", "heartbeats need no file here; leave it out"),
@@ -109,7 +107,6 @@ REFUSED = {refused.name: refused for refused in _TABLE}
 
 # Values that other servers or later versions know, by the path of the setting.
 REFUSED_VALUES = {
-    ("process.accept", "threads"): "is not in this version; use shared, reuseport, dispatch or single",
     ("process.loop", "zuvloop"): "is not supported; use uvloop, or auto",
     ("http.parser", "zttp"): "is not supported; use httptools, h11 or auto",
     **{("ws.mode", name): _WS for name in ("websockets", "websockets-sansio", "wsproto")},

@@ -129,11 +129,11 @@ class Process:
         ),
     ] = 1
     accept: Annotated[
-        Literal["shared", "single", "reuseport", "dispatch"],
+        Literal["shared", "single", "reuseport", "dispatch", "threads"],
         Doc(
             "shared: all workers accept from one socket; reuseport: each has its own, the kernel balances; "
             "dispatch: a process accepts and gives each connection to the worker with the fewest; "
-            "single: one process, no supervisor",
+            "threads: as shared, and each worker has several loops in threads; single: one process, no supervisor",
             flag="accept",
             restart=True,
             switches=(("reuseport", "reuseport"),),
@@ -148,6 +148,15 @@ class Process:
             restart=True,
         ),
     ] = "late"
+    threads: Annotated[
+        int,
+        values.THREADS,
+        Doc(
+            "with --accept threads, event loops in each worker, each in its thread with its own lifespan; auto: all "
+            "workers together have one per CPU that affinity and cgroup allow",
+            flag="threads",
+        ),
+    ] = values.AUTO
     loop: Annotated[
         Literal["auto", "uvloop", "asyncio"], Doc("the event loop; auto is uvloop where installed", flag="loop")
     ] = "auto"

@@ -134,6 +134,10 @@ def parse_workers(text: str) -> int:
     return number
 
 
+def parse_threads(text: str) -> int:
+    return AUTO if text == "0" else parse_workers(text)
+
+
 def spell_workers(number: int) -> str:
     return "auto" if number == AUTO else str(number)
 
@@ -313,6 +317,7 @@ SECONDS = Kind("TIME", "a duration", parse_seconds, native=(int, float), spell=s
 SIZE = Kind("SIZE", "a size", parse_size, native=(int,), spell=spell_size)
 SIZE_AT = Kind("PREFIX=SIZE", "text of the form PREFIX=SIZE", parse_size_at)
 WORKERS = Kind("N|auto", "a whole number or auto", parse_workers, native=(int,), spell=spell_workers)
+THREADS = Kind("N|auto", "a whole number or auto", parse_threads, native=(int,), spell=spell_workers)
 MODE = Kind("MODE", "an octal file mode", parse_mode, native=(int,), spell=spell_mode)
 UMASK = Kind("MODE", "an octal file mode", parse_umask, native=(int,), spell=spell_mode)
 SWITCH = Kind("", "true or false", parse_switch, native=(bool,), spell=spell_switch)

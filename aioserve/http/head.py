@@ -14,7 +14,6 @@ from aioserve.errors import RequestError
 from aioserve.http.tables import (
     AUTHORITY,
     FORBIDDEN_IN_TRAILERS,
-    FORWARDING_FIELDS,
     LINE,
     LINE_BEGUN,
     METHODS,
@@ -28,13 +27,8 @@ if TYPE_CHECKING:
 #: ``Head.length`` of a chunked body.
 CHUNKED: Final = -1
 
-#: Host values that have passed the check. Clients of one server send few of them; a flood of invented ones must not
-#: grow this without bound, so it is emptied when full.
-_KNOWN_HOSTS: Final[set[bytes]] = set()
-_KNOWN_HOSTS_LIMIT: Final = 256
-
 #: What a Connection field nearly always says.
-_KEEP_ALIVE_SPELLINGS: Final = frozenset((b"keep-alive", b"Keep-Alive"))
+_KEEP_ALIVE_SPELLINGS: Final = (b"keep-alive", b"Keep-Alive")
 _CLOSE_SPELLINGS: Final = frozenset((b"close", b"Close"))
 
 #: 9110 9.3.8: a client MUST NOT send content in a TRACE request, which would come back to whoever reads the answer.
@@ -43,12 +37,36 @@ _TRACE_WITH_CONTENT: Final = "a TRACE request with content"
 _FATAL_TRAILERS: Final = frozenset((b"content-length", b"transfer-encoding", b"host"))
 
 
-#: Request lines that have passed, with what they mean. Clients of one server send the same few again and again; the
-#: table is emptied when full, and long lines stay out of it, so that a flood of invented ones costs 128 KiB at most.
-# perf: one look-up instead of splitting, decoding and checking; bench/micro::head
-_KNOWN_LINES: Final[dict[bytes, RequestLine]] = {}
-_KNOWN_LINES_LIMIT: Final = 512
-_KNOWN_LINE_BYTES: Final = 256
+@final
+class Seen:
+    """What one loop has seen and found good: clients of one server send the same few lines and hosts again and again.
+
+    Each table is emptied when full, and long lines stay out, so that a flood of invented ones costs 128 KiB at most.
+    Not one table for all loops of a process: without the interpreter's lock every look-up of bytes takes the table's
+    own (CPython 3.13), and two loops that both look up spend most of their time waiting for it.
+    """
+
+    __slots__ = ("hosts", "lines")
+
+    LINES: Final = 512
+    LINE_BYTES: Final = 256
+    HOSTS: Final = 256
+
+    def __init__(self) -> None:
+        # perf: one look-up instead of splitting, decoding and checking; bench/micro::head
+        self.lines: dict[bytes, RequestLine] = {}
+        self.hosts: set[bytes] = set()
+
+    def add_line(self, raw_line: bytes, line: RequestLine) -> None:
+        if len(raw_line) <= self.LINE_BYTES:
+            if len(self.lines) >= self.LINES:
+                self.lines.clear()
+            self.lines[raw_line] = line
+
+    def add_host(self, value: bytes) -> None:
+        if len(self.hosts) >= self.HOSTS:
+            self.hosts.clear()
+        self.hosts.add(value)
 
 
 @final
@@ -107,26 +125,28 @@ class Head:
         self.closing: bool = False
 
 
-def interpret(raw_line: bytes, headers: list[Header], noticed: list[Header]) -> Head:
+def interpret(raw_line: bytes, headers: list[Header], noticed: list[Header], seen: Seen) -> Head:
     """Check a request head and return what it means.
 
     ``raw_line`` is the request line without its CRLF, ``headers`` all fields with lower-case names and ``noticed``
     those of them whose names are in ``REQUEST_FIELDS``. Raises ``RequestError`` with the status the mistake deserves.
     """
-    line = _KNOWN_LINES.get(raw_line)
+    line = seen.lines.get(raw_line)
     if line is None:
         line = read_line(raw_line)
+        seen.add_line(raw_line, line)
     head = Head(line, headers)
     hosts = 0
     for name, value in noticed:
         if name == b"host":
             hosts += 1
-            if value not in _KNOWN_HOSTS:
+            if value not in seen.hosts:
                 check_host(value)
+                seen.add_host(value)
         elif name == b"connection":
             if value not in _KEEP_ALIVE_SPELLINGS or line.http_version == "1.0":
                 read_connection(head, value)
-        elif name in FORWARDING_FIELDS:
+        elif b"forwarded" in name:
             head.forwarded = True
         else:
             read_framing(head, name, value)
@@ -141,7 +161,7 @@ def interpret(raw_line: bytes, headers: list[Header], noticed: list[Header]) -> 
 
 
 def read_line(raw_line: bytes) -> RequestLine:
-    """Check a request line that has not been seen before, and remember it."""
+    """Check a request line that has not been seen before."""
     parts = LINE.fullmatch(raw_line)
     if parts is None:
         # 9112 3: exactly one SP each. llhttp lets more of them pass, and two servers that disagree about where a
@@ -167,20 +187,13 @@ def read_line(raw_line: bytes) -> RequestLine:
         authority, target = read_odd_target(method, target)
     line = RequestLine(method, http_version, target, authority)
     line.secure = secure
-    if len(raw_line) <= _KNOWN_LINE_BYTES:
-        if len(_KNOWN_LINES) >= _KNOWN_LINES_LIMIT:
-            _KNOWN_LINES.clear()
-        _KNOWN_LINES[raw_line] = line
     return line
 
 
 def check_host(value: bytes) -> None:
-    """Refuse a Host value that is no ``host [":" port]`` (9112 3.2), and remember one that is."""
+    """Refuse a Host value that is no ``host [":" port]`` (9112 3.2)."""
     if not is_authority(value):
         raise RequestError(400, "the Host field is not a host with an optional port")
-    if len(_KNOWN_HOSTS) >= _KNOWN_HOSTS_LIMIT:
-        _KNOWN_HOSTS.clear()
-    _KNOWN_HOSTS.add(value)
 
 
 def is_authority(value: bytes) -> bool:
@@ -306,8 +319,7 @@ def check_line(raw: bytes) -> None:
     """Refuse a head by as much of its request line as ``raw`` has, before any parser sees it."""
     line, end, _ = raw.partition(b"\r\n")
     if end:
-        if line not in _KNOWN_LINES:
-            read_line(line)
+        read_line(line)
     elif LINE_BEGUN.fullmatch(line) is None:
         raise RequestError(400, "the request line does not begin with METHOD SP TARGET SP VERSION")
 

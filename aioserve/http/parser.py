@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol, final
 
+from aioserve.http.head import Seen
+
 if TYPE_CHECKING:
     from aioserve.types import Header
 
@@ -32,7 +34,7 @@ class Parser(Protocol):
 class ParserPool:
     """Parsers of one loop that stand between two messages, ready for any of its connections."""
 
-    __slots__ = ("make", "spare")
+    __slots__ = ("make", "seen", "spare")
 
     #: A parser is out of the pool while its head or body is incomplete; more spare ones than this would only be left
     #: over from a burst of slow clients.
@@ -40,6 +42,8 @@ class ParserPool:
 
     def __init__(self, make: type[Parser]) -> None:
         self.make: type[Parser] = make
+        #: What has come through them.
+        self.seen: Seen = Seen()
         self.spare: list[Parser] = []
 
     def take(self) -> Parser:

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 class LlhttpParser:
     """llhttp through httptools, strict as it comes. Its leniency switches only loosen it and are left alone."""
 
-    __slots__ = ("_feed", "body", "fields", "message_complete", "noticed")
+    __slots__ = ("_feed", "_wanted", "body", "fields", "message_complete", "noticed")
 
     # Of httptools' callbacks only those below are wanted: the request line is read from the raw bytes, where several
     # spaces can be seen, and the end of the head is known from them too.
 
     def __init__(self) -> None:
         self.body: list[bytes] = []
+        # A copy: without the interpreter's lock loops would wait for one another at a set that they share (see Seen).
+        self._wanted: frozenset[bytes] = frozenset([*REQUEST_FIELDS])
         self.begin()
         self._feed = httptools.HttpRequestParser(self).feed_data
 
@@ -50,7 +52,7 @@ class LlhttpParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         # RFC 9112 5.1: white space around a value is no part of it; llhttp leaves what follows it.
         field = (name.lower(), value.rstrip())
-        if field[0] in REQUEST_FIELDS:
+        if field[0] in self._wanted:
             self.noticed.append(field)
         self.fields.append(field)
 

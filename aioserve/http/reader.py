@@ -282,7 +282,7 @@ class RequestReader:
         fields = parser.fields
         if len(fields) > limits.header_fields:
             raise RequestError(431, "too many header fields")
-        head = interpret(raw[:line_end], fields, parser.noticed)
+        head = interpret(raw[:line_end], fields, parser.noticed, self.pool.seen)
         sink = self.sink
         assert sink is not None
         if head.length:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
-from aioserve.http.tables import STATUS_LINES
+from aioserve.http.tables import RESPONSE_FIELDS, STATUS_LINES
 
 if TYPE_CHECKING:
     from aioserve.types import Header
@@ -22,12 +22,16 @@ _ALONGSIDE: Final = {
 class ServerFields:
     """What the server adds to each response: Date (9110 6.6.1), Server, the fields of ``--header``, a good-bye.
 
-    Shared by all writers of a loop.
+    Shared by all writers of a loop, with the tables that they look things up in: without the interpreter's lock loops
+    would wait for one another at tables that they share (see ``Seen``).
     """
 
-    __slots__ = ("_date", "_dated", "_extra", "_server", "block", "closing")
+    __slots__ = ("_date", "_dated", "_extra", "_server", "block", "closing", "kinds", "status_lines")
 
     def __init__(self, *, server: bytes | None, extra: list[Header]) -> None:
+        self.status_lines: dict[int, bytes] = STATUS_LINES.copy()
+        #: What the server does about a field of the application's; names are added as they come.
+        self.kinds: dict[bytes, int] = RESPONSE_FIELDS.copy()
         self._date: bytes | None = None
         # What the operator sets takes the place of what the server would say.
         names = {name.lower() for name, _ in extra}

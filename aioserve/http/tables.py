@@ -71,7 +71,7 @@ CONNECTION: Final = 3
 REPLACES_SERVERS: Final = 4  # it goes out instead of the server's own
 UNSEEN: Final = 5
 
-#: By lower-case name; names that applications send are added as they come, up to a limit.
+#: By lower-case name. Each loop has a copy, to which names that applications send are added as they come.
 RESPONSE_FIELDS: Final[dict[bytes, int]] = {
     b"content-length": CONTENT_LENGTH,
     b"transfer-encoding": TRANSFER_ENCODING,
@@ -86,11 +86,9 @@ RESPONSE_FIELDS: Final[dict[bytes, int]] = {
 REQUEST_FIELDS: Final = frozenset((
     b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade",
     b"proxy-connection",
+    # Those that only matter when the peer is a trusted proxy: all have "forwarded" in their names.
     b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port",
 ))  # fmt: skip
-
-#: Those of them that only matter when the peer is a trusted proxy.
-FORWARDING_FIELDS: Final = frozenset(name for name in REQUEST_FIELDS if b"forwarded" in name)
 
 
 def reason_phrase(status: int) -> str:

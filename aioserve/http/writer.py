@@ -28,8 +28,6 @@ from aioserve.http.tables import (
     FORBIDDEN_IN_TRAILERS,
     ORDINARY,
     REPLACES_SERVERS,
-    RESPONSE_FIELDS,
-    STATUS_LINES,
     TOKEN,
     TRANSFER_ENCODING,
     UNSEEN,
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 
 #: A response with one of these statuses has no content. Of a 205 that has to be said, since it is framed like any
 #: other (9110 15.3.6; 9112 6.3).
-_WITHOUT_CONTENT: Final = BODILESS | {205}
+_WITHOUT_CONTENT: Final = (*BODILESS, 205)
 
 #: What no value of a field may contain (9110 5.5): all control bytes but the tab.
 _CONTROLS: Final = bytes(byte for byte in range(32) if byte != 9) + b"\x7f"
@@ -206,7 +204,8 @@ class ResponseWriter:
             self._refuse_length(size)
 
     def _start(self, status: Any, headers: Any) -> None:
-        line = STATUS_LINES.get(status) if isinstance(status, int) else None
+        kinds = self._server_fields.kinds
+        line = self._server_fields.status_lines.get(status) if isinstance(status, int) else None
         if line is None:
             raise AppError(f"http.response.start has the status {status!r}, which is not a final status (200 to 599)")
         self.status = status
@@ -217,7 +216,7 @@ class ResponseWriter:
         parts: list[bytes] = [line]
         try:
             for name, value in headers:
-                kind = RESPONSE_FIELDS.get(name, UNSEEN)
+                kind = kinds.get(name, UNSEEN)
                 if kind == CONTENT_LENGTH and self._expected == UNKNOWN and not self.bodiless and value.isdigit():
                     self._expected = int(value)
                 elif kind:
@@ -243,13 +242,13 @@ class ResponseWriter:
             if not isinstance(name, bytes) or TOKEN.fullmatch(name) is None:
                 raise AppError(f"http.response.start has a header whose name {name!r} is not a token of bytes")
             name = name.lower()
-            kind = RESPONSE_FIELDS.get(name, UNSEEN)
+            kind = self._server_fields.kinds.get(name, UNSEEN)
         # In order of frequency.
         if kind == CONTENT_LENGTH:
             return name if self._note_length(value) else b""
         if kind == UNSEEN:
-            if len(RESPONSE_FIELDS) < _LEARNED_LIMIT:
-                RESPONSE_FIELDS[name] = ORDINARY
+            if len(self._server_fields.kinds) < _LEARNED_LIMIT:
+                self._server_fields.kinds[name] = ORDINARY
         elif kind == CONNECTION:
             # Persistence is the server's to decide (9112 9.3); the application may ask for the end. Whatever else it
             # lists is a field of its own that must not get past the next hop (9110 7.6.1).

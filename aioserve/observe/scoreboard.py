@@ -53,7 +53,8 @@ MESSAGES_RECEIVED: Final = 13  # of WebSockets, by applications
 MESSAGES_SENT: Final = 14
 ACCEPTING: Final = 15  # 1 while new connections are taken; 0 while they are not, for want of room or at the end
 CONNECTIONS_LIMIT: Final = 16  # with so many open, no more are taken
-# Of a dispatcher, whose CONNECTIONS are those that it has accepted and not passed on yet.
+# Of a dispatcher, whose CONNECTIONS are those that it has accepted and not passed on yet. The last two also of a worker
+# with several loops, about these.
 PASSED_TOTAL: Final = 17  # connections passed on to workers
 LATE_TOTAL: Final = 18  # how often a worker was passed over, because it had not taken what waited for it
 RETAKEN_TOTAL: Final = 19  # connections that were taken back from a worker that was late or gone, for another one
@@ -74,6 +75,10 @@ OFFLOAD_CRASHES: Final = 56  # children that died of a call
 OFFLOAD_KILLS: Final = 55  # children that were killed for a timeout or a cancellation
 OFFLOAD_WAIT_NS: Final = 54  # in the queue, all calls together
 OFFLOAD_RUN_NS: Final = 53  # running, all calls together
+
+# What a worker of several loops adds up: of those that turn, and of all that ever have.
+NOW: Final = (REQUESTS, WEBSOCKETS)
+EVER: Final = (REQUESTS_TOTAL, WEBSOCKETS_TOTAL, MESSAGES_RECEIVED, MESSAGES_SENT)
 
 # 64 cells are 512 bytes, eight cache lines: two workers never write the same line, and there is room for more counters.
 ROW_CELLS: Final = 64

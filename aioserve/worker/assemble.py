@@ -39,6 +39,14 @@ def assemble(config: Config, app: object | None = None) -> Applications:
     )
 
 
+def assemble_all(config: Config) -> list[Applications]:
+    """What each loop of a worker serves: the same applications, each time with lifespans of their own.
+
+    Modules are imported once; with --factory each loop has an application of its own, too.
+    """
+    return [assemble(config) for _ in range(config.process.threads)]
+
+
 def _entry(config: Config, prefix: str, app: object, name: str) -> tuple[str, ASGIApp, Lifespan]:
     asgi = adapt(app, config.app.interface)
     lifespan = Lifespan(

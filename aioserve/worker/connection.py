@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if server.requests >= server.request_limit:
+        if server.requests >= server.request_limit and server.is_full():
             server.rejected += 1
             raise RequestError(503, "the server is busy")
         self._waiting = NOTHING

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aioserve.observe.scoreboard import Phase
 from aioserve.worker.places import place
@@ -37,7 +37,13 @@ HEAD_START: Final = 0.1
 TELL_INTERVAL: Final = 0.01
 
 
-async def announce(server: Server, delay: float, hurry: asyncio.Event) -> None:
+class Announcer(Protocol):
+    """A server, or several as one."""
+
+    def enter_phase(self, phase: Phase) -> None: ...
+
+
+async def announce(server: Announcer, delay: float, hurry: asyncio.Event) -> None:
     """Let readiness fail and serve on for ``delay`` seconds, so that load balancers look elsewhere first."""
     server.enter_phase(Phase.DRAINING)
     if delay > 0:

@@ -58,13 +58,19 @@ class LagWatch:
     """Says in the log how long the loop stood still and where. ``beat`` is called by the loop, ``close`` at its end."""
 
     def __init__(
-        self, stacks: Stacks, *, limit: float = LIMIT, interval: float = INTERVAL, quiet: float = QUIET_SECONDS
+        self,
+        stacks: Stacks,
+        *,
+        name: str = "the event loop",
+        limit: float = LIMIT,
+        interval: float = INTERVAL,
+        quiet: float = QUIET_SECONDS,
     ) -> None:
         self._stacks: Final = stacks
         self._limit: Final = limit
         self._interval: Final = interval
         self._quiet: Final = quiet
-        self._loop_thread: Final = threading.get_ident()
+        self._name: Final = name
         self._over: Final = threading.Event()
         # The time of the last beat is the loop's to change; what was seen after which beat, the thread's.
         self._beat_at = perf_counter()
@@ -83,7 +89,7 @@ class LagWatch:
             else:
                 often = f" ({self._unsaid} times more since the last line)" if self._unsaid else ""
                 found = where if beat == self._beat_at else ", it is not known where"
-                log.warning("the event loop stood still for at least %.1f s%s%s", late, often, found)
+                log.warning("%s stood still for at least %.1f s%s%s", self._name, late, often, found)
                 self._silent_until = now + self._quiet
                 self._unsaid = 0
         self._beat_at = perf_counter()
@@ -104,7 +110,7 @@ class LagWatch:
                 self._seen = (beat, self._where())
 
     def _where(self) -> str:
-        frame = sys._current_frames().get(self._loop_thread)
+        frame = sys._current_frames().get(self._stacks.thread)
         task = self._stacks.current()
         whose = ""
         with suppress(RuntimeError):  # the loop's thread has changed what is being looked at

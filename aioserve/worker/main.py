@@ -1,5 +1,7 @@
 """A process that serves: the worker that a master has forked, or the one process of ``--accept single``.
 
+What it runs is a ``Body``: one loop, which is here, or several in threads (``threads``).
+
 The application is imported before the loop starts. A worker that is told to end meanwhile has no handler and simply
 ends; a single process ends cleanly (``early``).
 """
@@ -9,26 +11,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
 from aioserve.errors import BootError
-from aioserve.observe.access import open_access_log
 from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
 from aioserve.offloading.api import pooled
 from aioserve.offloading.settings import Settings as PoolSettings
-from aioserve.worker.assemble import assemble
+from aioserve.worker.assemble import assemble_all
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.gate import nobody
-from aioserve.worker.lag import LagWatch
+from aioserve.worker.gil import say_shortfall
 from aioserve.worker.loops import new_loop
 from aioserve.worker.recycling import Recycling
-from aioserve.worker.serving import Stop, serve_until_stopped
+from aioserve.worker.serving import Stop
 from aioserve.worker.settings import Settings
-from aioserve.worker.stacks import Stacks
+from aioserve.worker.station import Station
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from aioserve.accept.base import Source
     from aioserve.accept.orders import Order
@@ -55,16 +57,72 @@ class Reporter(Protocol):
     def fileno(self) -> int: ...
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a process is to do."""
+
+    config: Config
+    #: One for each loop.
+    applications: Sequence[Applications]
+    listeners: Sequence[Source]
+    row: Row | None
+    #: Called in the main thread's loop, before anything else: signals and whoever else may say stop.
+    prepare: Callable[[asyncio.AbstractEventLoop, Stop], None]
+    on_ready: Callable[[], None]
+    #: Asks for a successor, with the reason.
+    recycle: Callable[[str], None] | None = None
+    #: Called with the server of a worker that has one, before it accepts.
+    then: Callable[[Server], None] | None = None
+
+
+Body: TypeAlias = "Callable[[Work], Coroutine[None, None, int]]"
+
+
+async def one_loop(work: Work) -> int:
+    """Serve in the running loop. Returns the exit status."""
+    loop = asyncio.get_running_loop()
+    stop = Stop()
+    work.prepare(loop, stop)
+    station = Station(work.config)
+    station.stacks.install(stop.quickly)
+
+    def reopen_logs() -> None:
+        reopen()
+        watch_for_faults(usr2=True)
+        station.reopen()
+
+    def on_server(server: Server) -> None:
+        if work.then is not None:
+            work.then(server)
+        if work.recycle is not None:
+            server.at_beats.append(Recycling(server.settings, server, work.recycle, now=loop.time()).beat)
+
+    loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
+    async with pooled(PoolSettings.of(work.config), work.row.cells if work.row is not None else None):
+        await station.serve(
+            Settings.of(work.config),
+            work.applications[0],
+            work.listeners,
+            row=work.row,
+            stop=stop,
+            on_ready=work.on_ready,
+            on_server=on_server,
+        )
+    return CLEAN
+
+
 def run_worker(
     config: Config,
     listeners: Sequence[Source],
     *,
     row: Row,
     reporter: Reporter,
-    applications: Applications | None = None,
+    applications: Sequence[Applications] = (),
     stealing: Stealing | None = None,
     has_left: Callable[[int], bool] = nobody,
     balance: Balance | None = None,
+    body: Body = one_loop,
 ) -> int:
     """Serve until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status.
 
@@ -93,20 +151,24 @@ def run_worker(
         server.stealing, server.has_left, server.balance = stealing, has_left, balance
 
     try:
-        _run(
-            config,
-            listeners,
+        watch_for_faults()
+        imported = applications or assemble_all(config)
+        if row.slot == 0:  # one for all
+            say_shortfall(len(imported))
+        work = Work(
+            config=config,
+            applications=imported,
+            listeners=listeners,
             row=row,
             prepare=prepare,
             on_ready=reporter.ready,
-            applications=applications,
             recycle=reporter.recycle,
             then=on_server,
         )
+        return _run(work, body)
     except BootError as error:
         reporter.failed(str(error), error.detail)
         return APPLICATION
-    return CLEAN
 
 
 def run_single(
@@ -138,7 +200,17 @@ def run_single(
 
     try:
         with early:
-            _run(config, listeners, row=row, prepare=prepare, on_ready=on_ready)
+            watch_for_faults()
+            applications = assemble_all(config)
+            work = Work(
+                config=config,
+                applications=applications,
+                listeners=listeners,
+                row=row,
+                prepare=prepare,
+                on_ready=on_ready,
+            )
+            _run(work, one_loop)
     except StoppedEarly:
         log.info("%s", early.why)
     except BootError as error:
@@ -149,61 +221,6 @@ def run_single(
     return CLEAN
 
 
-def _run(
-    config: Config,
-    listeners: Sequence[Source],
-    *,
-    row: Row | None,
-    prepare: Callable[[asyncio.AbstractEventLoop, Stop], None],
-    on_ready: Callable[[], None],
-    applications: Applications | None = None,
-    recycle: Callable[[str], None] | None = None,
-    then: Callable[[Server], None] | None = None,
-) -> None:
-    watch_for_faults()
-    assembled = applications or assemble(config)
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        stop = Stop()
-        prepare(loop, stop)
-        stacks = Stacks(loop)
-        stacks.install(stop.quickly)
-        lag = LagWatch(stacks)
-        access = open_access_log(config.log, loop)
-
-        def reopen_logs() -> None:
-            reopen()
-            watch_for_faults(usr2=True)
-            if access is not None:
-                access.reopen()
-
-        def on_server(server: Server) -> None:
-            stacks.server = server
-            if then is not None:
-                then(server)
-            server.at_beats.append(lag.beat)
-            if recycle is not None:
-                server.at_beats.append(Recycling(server.settings, server, recycle, now=loop.time()).beat)
-
-        loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
-        try:
-            async with pooled(PoolSettings.of(config), row.cells if row is not None else None):
-                await serve_until_stopped(
-                    Settings.of(config),
-                    assembled,
-                    listeners,
-                    backlog=config.listen.backlog,
-                    access=access,
-                    row=row,
-                    stop=stop,
-                    on_ready=on_ready,
-                    on_server=on_server,
-                )
-        finally:
-            lag.close()
-            if access is not None:
-                access.close()
-
-    with asyncio.Runner(loop_factory=lambda: new_loop(config.process.loop)) as runner:
-        runner.run(main())
+def _run(work: Work, body: Body) -> int:
+    with asyncio.Runner(loop_factory=lambda: new_loop(work.config.process.loop)) as runner:
+        return runner.run(body(work))

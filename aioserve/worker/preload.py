@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aioserve.worker.assemble import assemble
+from aioserve.worker.assemble import assemble_all
 
 if TYPE_CHECKING:
     from aioserve.config.tree import Config
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("aioserve")
 
 
-def preload(config: Config) -> Applications:
+def preload(config: Config) -> list[Applications]:
     """Import everything, in the process that will fork. Raises ``BootError``."""
-    applications = assemble(config)
+    applications = assemble_all(config)
     for line in leftovers():
         log.warning("--preload: %s", line)
     gc.collect()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import random
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from aioserve.system.process import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aioserve.worker.server import Server
     from aioserve.worker.settings import Settings
 
 log = logging.getLogger("aioserve")
@@ -29,6 +28,15 @@ MEMORY_LOOKS: Final = 3
 AGE_JITTER: Final = 0.1
 
 
+class Serving(Protocol):
+    """A server, or several as one."""
+
+    @property
+    def requests_total(self) -> int: ...
+    @property
+    def draining(self) -> bool: ...
+
+
 @final
 class Recycling:
     """``ask`` is called with the reason, once. ``now`` is the loop's time at the beginning."""
@@ -36,7 +44,7 @@ class Recycling:
     def __init__(
         self,
         settings: Settings,
-        server: Server,
+        server: Serving,
         ask: Callable[[str], None],
         *,
         now: float,

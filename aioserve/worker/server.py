@@ -55,6 +55,7 @@ from aioserve.worker.waits import Wait, limits_of
 from aioserve.worker.websocket import WebSocket
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
     from aioserve.accept.base import Listener, Source
@@ -168,7 +169,9 @@ class Server:
         self.connections: int = 0
         self.connections_total: int = 0
         self.request_limit: float = settings.limit_concurrency or math.inf
-        self.connection_limit: int = settings.limit_connections or _spare_descriptors()
+        self.connection_limit: int = settings.limit_connections or spare_descriptors()
+        #: Servers of other loops of this process, which have the limits in common with this one.
+        self._siblings: tuple[Server, ...] = ()
         self._proxies: TrustedProxies = TrustedProxies(settings.trusted, host=settings.forwarded_host)
         self._cells: memoryview = (row or Scoreboard(1).row(0, 0)).cells
         self._tasks: dict[asyncio.Task[Any], InFlight] = {}
@@ -187,7 +190,7 @@ class Server:
         self._even_until: int = 1 << 60  # with more connections than this, siblings may have clearly fewer
         self._rejected_said: int = 0
         self._has_room: bool = True
-        self._room: int = min(ROOM, _spare_descriptors() // 4)
+        self._room: int = room()
         self._lag: LagMeter = LagMeter(self.loop.time())
         #: Called at every beat with the loop's time and by how much the beat was late.
         self.at_beats: list[Callable[[float, float], None]] = []
@@ -215,6 +218,14 @@ class Server:
             self._look_for_quiet()
         else:
             self._resume_accepting()
+
+    def is_full(self) -> bool:
+        """Whether no further request may begin; asked when this loop alone has reached ``request_limit``.
+
+        Two loops that ask at the same time may both have a no: the limit is kept to within the number of loops.
+        """
+        requests = self.requests + sum(sibling.requests for sibling in self._siblings)
+        return requests >= self.settings.limit_concurrency
 
     def trusts(self, client: Address | None) -> bool:
         """Whether what ``client`` (None: a unix peer) says of the client behind it counts."""
@@ -270,6 +281,27 @@ class Server:
         return None if task is None else self._tasks.get(task)
 
     # What the worker calls.
+
+    def take_part(self, siblings: Sequence[Server]) -> None:
+        """One of several loops: the limit on requests is that of all, and others see to that on connections."""
+        self._siblings = tuple(sibling for sibling in siblings if sibling is not self)
+        self.connection_limit = 1 << 30
+        if self.settings.limit_concurrency:
+            self.request_limit = 0
+
+    def take(self, listener: Listener, sock: socket.socket) -> None:
+        """Serve a connection that was accepted elsewhere; its socket does not block."""
+        assert self._gate is not None, "start() comes first"
+        self._gate.take(listener, sock)
+
+    @property
+    def departed(self) -> int:
+        """Of the connections that were given to ``take``, how many are no more. Other threads may read it.
+
+        Never too many: what is counted twice meanwhile is counted as open.
+        """
+        broken = self._gate.broken if self._gate is not None else 0
+        return broken + self.connections_total - self.connections
 
     async def start(self, listeners: Sequence[Source], *, backlog: int) -> None:
         """Accept and serve. Returns once the listeners are registered with the loop."""
@@ -463,7 +495,13 @@ def _ws_limits(settings: Settings) -> list[float]:
     return [limit for limit in limits if limit]
 
 
-def _spare_descriptors() -> int:
+def room() -> int:
+    """How many descriptors have to be free: ``ROOM``, less where there are few at all."""
+    return min(ROOM, spare_descriptors() // 4)
+
+
+def spare_descriptors() -> int:
+    """How many connections this process may have open, by its limit on descriptors."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return 1 << 30

@@ -5,7 +5,8 @@ dies of a fatal signal. ``report`` says more, and runs as a Python signal handle
 thread, so while a callback loops or sleeps, but not before a call into C comes back. Both work under uvloop as under
 asyncio (tried: time.sleep, a loop in Python, pbkdf2, an idle loop).
 
-Everything here only reads, and may be called at any moment: in the middle of a callback, and in another thread.
+Everything here only reads, and may be called at any moment: in the middle of a callback, and in another thread. What
+changes under the eyes of another thread is looked at again.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import threading
 import traceback
 from contextlib import suppress
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from aioserve.observe.faults import watch_for_faults
 from aioserve.worker.places import frames, in_application, is_theirs, place, spell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import FrameType
 
     from aioserve.worker.server import InFlight, Server
@@ -34,13 +35,23 @@ log = logging.getLogger("aioserve")
 #: Requests, and other tasks, that one report lists; the oldest come first. A line of each is about 200 bytes.
 LISTED: Final = 100
 
+#: How often something is looked at that another thread changes meanwhile (RuntimeError) before it is left out.
+LOOKS: Final = 100
+
+T = TypeVar("T")
+
 
 @final
 class Stacks:
-    """One per process that serves; ``server`` is given once there is one."""
+    """One per loop, made in its thread; ``server`` is given once there is one.
+
+    ``others`` are those of the process's other loops: its report then speaks of all.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.server: Server | None = None
+        self.others: list[Stacks] = []
+        self.thread: Final = threading.get_ident()
         self._loop: Final = loop
 
     def install(self, on_quit: Callable[[], None]) -> None:
@@ -64,14 +75,20 @@ class Stacks:
             log.warning("%s", self.report(name, frame))
 
     def report(self, reason: str, frame: FrameType | None) -> str:
-        """All that can be said; ``frame`` is the innermost one of the loop's thread."""
-        requests = sorted(self.requests(), key=lambda found: found[0].started)
+        """All that can be said; ``frame`` is the innermost one of the main thread, None where it is not known."""
+        innermost = sys._current_frames()
+        main = threading.main_thread().ident
+        if frame is not None and main is not None:
+            innermost[main] = frame  # not that of the signal's handler
+        everybody = (self, *self.others)
+        requests = [(one, cycle, task) for one in everybody for cycle, task in steady(one.requests)]
+        requests.sort(key=lambda found: found[1].started)
         lines = [f"{reason}: {len(requests)} request{'' if len(requests) == 1 else 's'} in flight"]
-        lines += [f"  {self._line(cycle, task, frame)}" for cycle, task in requests[:LISTED]]
+        lines += [f"  {one._line(cycle, task, innermost)}" for one, cycle, task in requests[:LISTED]]
         if len(requests) > LISTED:
             lines.append(f"  and {len(requests) - LISTED} younger ones")
-        lines += self._other_tasks({task for _, task in requests})
-        lines += self._threads(frame)
+        lines += _other_tasks(everybody, {task for _, _, task in requests})
+        lines += _threads(innermost)
         return "\n".join(lines)
 
     def requests(self) -> Iterator[tuple[InFlight, asyncio.Task[Any] | None]]:
@@ -85,37 +102,50 @@ class Stacks:
             if cycle not in tasks:
                 yield cycle, current
 
-    def _line(self, cycle: InFlight, task: asyncio.Task[Any] | None, frame: FrameType | None) -> str:
+    def _line(self, cycle: InFlight, task: asyncio.Task[Any] | None, innermost: Mapping[int, FrameType]) -> str:
         if task is None:
             return describe(cycle)
-        where = f"RUNNING at {running(frame)}" if task is self.current() else f"at {place(task)}"
+        where = f"RUNNING at {running(innermost.get(self.thread))}" if task is self.current() else f"at {place(task)}"
         return f"{describe(cycle)}, {where}"
 
     def current(self) -> asyncio.Task[Any] | None:
         """The task that the loop runs at this moment."""
         return asyncio.current_task(self._loop)
 
-    def _other_tasks(self, known: set[asyncio.Task[Any] | None]) -> list[str]:
-        """Tasks that the application has made besides its requests, and its lifespan."""
-        found = [
-            f"  {task.get_name()}, at {place(task)}"
-            for task in asyncio.all_tasks(self._loop) - known - {self.current()}
-            if any(map(is_theirs, frames(task)))
-        ]
-        more = [f"  and {len(found) - LISTED} more"] if len(found) > LISTED else []
-        return ["other tasks:", *sorted(found)[:LISTED], *more] if found else []
+    def waiting(self) -> set[asyncio.Task[Any]]:
+        """All tasks of the loop but the one that runs."""
+        return {task for task in asyncio.all_tasks(self._loop) if task is not self.current()}
 
-    def _threads(self, frame: FrameType | None) -> list[str]:
-        main = threading.main_thread().ident
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
-        lines = []
-        for ident, innermost in sys._current_frames().items():
-            shown = frame if ident == main and frame is not None else innermost
-            text = stack(shown)
-            if text:
-                lines.append(f"thread {names.get(ident, ident)} (most recent call last):")
-                lines.append(text)
-        return lines
+
+def steady(look: Callable[[], Iterable[T]]) -> list[T]:
+    """All that ``look`` finds, which another thread may change while it is being looked at."""
+    for _ in range(LOOKS):
+        with suppress(RuntimeError):
+            return list(look())
+    return []
+
+
+def _other_tasks(everybody: Iterable[Stacks], known: set[asyncio.Task[Any] | None]) -> list[str]:
+    """Tasks that the application has made besides its requests, and its lifespan."""
+    found = [
+        f"  {task.get_name()}, at {place(task)}"
+        for one in everybody
+        for task in steady(one.waiting)
+        if task not in known and any(map(is_theirs, frames(task)))
+    ]
+    more = [f"  and {len(found) - LISTED} more"] if len(found) > LISTED else []
+    return ["other tasks:", *sorted(found)[:LISTED], *more] if found else []
+
+
+def _threads(innermost: Mapping[int, FrameType]) -> list[str]:
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    lines = []
+    for ident, frame in innermost.items():
+        text = stack(frame)
+        if text:
+            lines.append(f"thread {names.get(ident, ident)} (most recent call last):")
+            lines.append(text)
+    return lines
 
 
 def describe(cycle: InFlight) -> str:

@@ -14,6 +14,7 @@ MODES = {
     "reuseport": ("--workers", "2", "--reuseport"),
     "shared": ("--workers", "2"),
     "single": ("--accept", "single"),
+    "threads": ("--accept", "threads", "--threads", "2"),
 }
 MOUNTS = ("--mount", "/api=named:api", "--mount", "/admin=named:admin")
 

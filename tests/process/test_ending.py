@@ -17,6 +17,7 @@ MODES = [
     ("--workers", "2"),
     ("--workers", "2", "--reuseport"),
     ("--accept", "single"),
+    ("--accept", "threads", "--threads", "2"),
 ]
 LOOPS = ["uvloop", "asyncio"]
 

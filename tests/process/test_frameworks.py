@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FRAMEWORKS = ("starlette", "fastapi", "django", "litestar", "quart")
-MODES = {"reuseport": ("--workers", "2", "--reuseport"), "shared": ("--workers", "2")}
+MODES = {
+    "reuseport": ("--workers", "2", "--reuseport"),
+    "shared": ("--workers", "2"),
+    "threads": ("--accept", "threads", "--threads", "2"),
+}
+
+#: With threads, those that say the most: Litestar keeps what its lifespan has made on the application, so each loop
+#: needs one of its own (--factory).
+SERVED = [(one, mode) for one in FRAMEWORKS for mode in MODES if mode != "threads" or one in {"fastapi", "litestar"}]
+FACTORIES = {("litestar", "threads")}
 
 #: How far the resident memory of a worker may rise above what it was, while 100 MiB pass through it. The buffers of a
 #: connection hold well under one MiB; the remainder is room for the framework's own and for the allocator.
@@ -27,12 +36,13 @@ UPLOAD = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(10
 UPLOAD_ANSWER = {"size": 10 * 1024 * 1024, "sha256": hashlib.sha256(UPLOAD).hexdigest()}
 
 
-@pytest.fixture(scope="module", params=[(framework, mode) for framework in FRAMEWORKS for mode in MODES], ids="-".join)
+@pytest.fixture(scope="module", params=SERVED, ids="-".join)
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     framework, mode = request.param
     # They are in the test extra: one that is missing is a failure. This says so before the server does.
     importlib.metadata.version(framework)
-    with Served(f"on_{framework}:app", *MODES[mode], "--no-access-log") as server:
+    target = ("create_app", "--factory") if (framework, mode) in FACTORIES else ("app",)
+    with Served(f"on_{framework}:{target[0]}", *target[1:], *MODES[mode], "--no-access-log") as server:
         server.framework = framework
         yield server
 

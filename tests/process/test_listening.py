@@ -17,6 +17,7 @@ MODES = {
     "reuseport": ("--workers", "2", "--reuseport"),
     "shared": ("--workers", "2"),
     "single": ("--accept", "single"),
+    "threads": ("--accept", "threads", "--threads", "2"),
 }
 
 

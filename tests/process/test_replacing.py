@@ -11,7 +11,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "mode", [("--workers", "1"), ("--workers", "2", "--reuseport"), ("--workers", "2", "--accept", "dispatch")]
+    "mode",
+    [
+        ("--workers", "1"),
+        ("--workers", "2", "--reuseport"),
+        ("--workers", "2", "--accept", "dispatch"),
+        ("--accept", "threads", "--threads", "2"),
+    ],
 )
 def test_workers_are_replaced_after_so_many_requests_without_a_loss(mode):
     with Served("plain:app", *mode, "--limit-max-requests", "50", "--no-access-log") as server:

@@ -14,6 +14,7 @@ MODES = {
     "late": ("--workers", "2", "--reuseport"),
     "always": ("--workers", "2", "--reuseport", "--steal", "always"),
     "shared": ("--workers", "2"),
+    "threads": ("--accept", "threads", "--threads", "2", "--workers", "2"),
 }
 
 

@@ -18,6 +18,7 @@ MODES = {
     "late": ("--workers", "2", "--reuseport"),
     "always": ("--workers", "2", "--reuseport", "--steal", "always"),
     "shared": ("--workers", "2"),
+    "threads": ("--workers", "2", "--accept", "threads", "--threads", "2"),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aioserve.http.head import interpret
+from aioserve.http.head import Seen, interpret
 from aioserve.http.tables import REQUEST_FIELDS
 from tests.bench.micro.requests import BROWSER, HELLO, POST
 
@@ -13,9 +13,11 @@ def interpreting(request, *, fresh=False):
     fields = [(name.lower(), value.strip()) for name, _, value in (field.partition(b":") for field in lines)]
     noticed = [field for field in fields if field[0] in REQUEST_FIELDS]
 
+    seen = Seen()
+
     def run(number):
         for count in range(number):
-            interpret(b"GET /items/%d?page=1 HTTP/1.1" % count if fresh else line, fields, noticed)
+            interpret(b"GET /items/%d?page=1 HTTP/1.1" % count if fresh else line, fields, noticed, seen)
 
     return run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aioserve.http.head import interpret
+from aioserve.http.head import Seen, interpret
 from aioserve.http.server_fields import ServerFields
 from aioserve.http.writer import DONE, ResponseWriter
 from tests.bench.micro.requests import TEN_KIB
@@ -23,7 +23,7 @@ MANY = [
 def writing(headers, *bodies, length=True):
     fields = ServerFields(server=b"aioserve", extra=[])
     fields.set_date(b"Tue, 15 Nov 1994 08:12:31 GMT")
-    head = interpret(b"GET / HTTP/1.1", [HOST], [HOST])
+    head = interpret(b"GET / HTTP/1.1", [HOST], [HOST], Seen())
     size = sum(map(len, bodies))
     headers = [*headers, (b"content-length", b"%d" % size)] if length else headers
 

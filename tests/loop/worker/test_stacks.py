@@ -3,8 +3,9 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import threading
 
-from aioserve.worker.stacks import LISTED, Stacks
+from aioserve.worker.stacks import LISTED, Stacks, steady
 from tests.loop.worker.conftest import Client, settle
 
 GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -52,3 +53,45 @@ async def test_a_request_that_runs_is_shown_with_its_line(connect):
     await settle()
     assert re.search(r"GET '/1' of .*, RUNNING at .*test_stacks\.py:\d+ app\(\)", reports[0])
     assert "thread MainThread (most recent call last):" in reports[0]
+
+
+def test_a_report_speaks_of_the_other_loops_too():
+    found = []
+    standing, go_on = threading.Barrier(3), threading.Event()
+
+    async def standing_still():
+        found.append(Stacks(asyncio.get_running_loop()))
+        waiting = asyncio.create_task(asyncio.Event().wait(), name=f"waiting in {threading.current_thread().name}")
+        await asyncio.sleep(0)
+        standing.wait(10)
+        go_on.wait(10)
+        waiting.cancel()
+
+    async def report():
+        stacks = Stacks(asyncio.get_running_loop())
+        stacks.others = found
+        return stacks.report("X", None)
+
+    threads = [threading.Thread(target=lambda: asyncio.run(standing_still()), name=name) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    standing.wait(10)
+    text = asyncio.run(report())
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert text.startswith("X: 0 requests in flight")
+    assert "thread one (most recent call last):" in text
+    assert "thread two (most recent call last):" in text
+
+
+def test_what_changes_under_ones_eyes_is_looked_at_again():
+    looks = iter([RuntimeError, RuntimeError, None])
+
+    def look():
+        if error := next(looks, RuntimeError):
+            raise error
+        return [1, 2]
+
+    assert steady(look) == [1, 2]
+    assert steady(look) == []

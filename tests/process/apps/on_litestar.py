@@ -55,4 +55,8 @@ async def talk(socket: WebSocket) -> None:
         await socket.send_text(text)
 
 
-app = Litestar([page, echo, upload, raw_upload, stream, talk], request_max_body_size=LIMIT)
+def create_app() -> Litestar:
+    return Litestar([page, echo, upload, raw_upload, stream, talk], request_max_body_size=LIMIT)
+
+
+app = create_app()

@@ -222,3 +222,32 @@ def test_stealing_needs_sockets_to_steal_from(accept):
 def test_stealing_goes_with_reuseport():
     loading = loaded({"steal": "off", "reuseport": True})
     assert (loading.config.process.steal, loading.notes) == ("off", ())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"threads": "2"}, "they need --accept threads"),
+        ({"threads": "2", "accept": "shared"}, r"shared \(--accept\) has none"),
+        ({"threads": "2", "reuseport": True}, r"reuseport \(--reuseport\) has none"),
+    ],
+)
+def test_threads_need_their_pattern(flags, message):
+    with pytest.raises(ConfigError, match=f"^--threads: threads are event loops of one worker, and {message}; use "):
+        loaded(flags)
+
+
+def test_a_pattern_in_a_higher_layer_leaves_the_threads_without_use():
+    result = loaded({"accept": "shared"}, {"AIOSERVE_THREADS": "4"})
+    assert result.notes == ("AIOSERVE_THREADS has no effect with shared (--accept)",)
+
+
+@pytest.mark.parametrize("threads", ["auto", "0", "3"])
+def test_threads_are_a_number_or_counted(threads):
+    process = loaded({"accept": "threads", "threads": threads}).config.process
+    assert (process.workers, process.threads) == (1, 3 if threads == "3" else 0)
+
+
+@pytest.mark.parametrize("threads", ["auto", "0"])
+def test_threads_that_are_counted_contradict_no_pattern(threads):
+    assert loaded({"accept": "shared", "threads": threads}).notes == ()

@@ -44,7 +44,6 @@ def test_every_flag_of_uvicorn_is_taken_or_refused_with_a_sentence(flag, value):
 @pytest.mark.parametrize(
     "argument",
     [
-        "--threads 2",
         "-k x",
         "--worker-class x",
         "--timeout 3",

@@ -272,8 +272,6 @@ def test_a_mistaken_variable_is_named(environ, start):
     [
         ({"app": "main"}, "APP: 'main' is not of the form module:attribute"),
         ({"timeout_body": "soon"}, "--timeout-body: 'soon' is not a duration; write 30, 30s"),
-        ({"accept": "threads"}, "--accept: 'threads' is not in this version; use shared"),
-        ({"accept": "Threads"}, "--accept: 'Threads' is not in this version"),
         ({"http": "zttp"}, "--http: 'zttp' is not supported; use httptools"),
         ({"log_level": "warn"}, "--log-level: 'warn' is not one of"),
         ({"header": ["x" * 500]}, "--header: '" + "x" * 99 + "... is not a header"),

@@ -1,0 +1,259 @@
+"""Who serves a connection: the usher accepts for all loops of a process and hands each to the one with the fewest.
+
+    listener -> Gate (main loop) -> Usher.usher -> Lane.inbox -> Lane.receive (the lane's loop) -> Server.take
+
+A *lane* is one loop, as the usher sees it. Its load is what was handed to it less what has gone; the usher counts the
+one, the loop the other, and each number has one thread that writes it. Ties go round, so that short connections do.
+
+Nobody waits behind a busy loop while another is idle: a loop that has not looked into its inbox for ``LATE`` is
+late. It gets nothing more, and what still lies in its inbox goes to a loop that is not. While all are late, nothing is
+accepted, so that other workers at the same socket can.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, final
+
+from aioserve.accept.balance import LATE
+from aioserve.observe.scoreboard import (
+    ACCEPTING,
+    CONNECTIONS,
+    CONNECTIONS_LIMIT,
+    CONNECTIONS_TOTAL,
+    LATE_TOTAL,
+    QUEUE,
+    RETAKEN_TOTAL,
+)
+from aioserve.worker.gate import Gate
+from aioserve.worker.server import room, spare_descriptors
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+    from collections.abc import Sequence
+
+    from aioserve.accept.base import Listener, Source
+    from aioserve.observe.scoreboard import Row
+    from aioserve.worker.server import Server
+    from aioserve.worker.settings import Settings
+
+log = logging.getLogger("aioserve")
+
+#: While a limit keeps the usher from accepting, it looks again after this long, in seconds.
+FULL_SECONDS: Final = 0.02
+
+#: Free descriptors are looked for at every so manieth beat: it takes 0.1 ms.
+ROOM_BEATS: Final = 5
+
+
+@final
+class Lane:
+    """One loop. All but ``receive`` and ``answered`` is the usher's."""
+
+    __slots__ = ("answered", "asked", "asked_at", "closed", "handed", "inbox", "loop", "patience", "seen", "server")
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, *, patience: float = LATE) -> None:
+        self.patience = patience
+        self.server: Final = server
+        self.loop: Final = loop
+        #: Both sides take from it; whoever has taken a connection has it (deques are safe to use from several threads).
+        self.inbox: Final[deque[tuple[Listener, socket.socket]]] = deque()
+        self.handed = 0
+        #: How often the loop was asked to look into its inbox, and how often it has.
+        self.asked = 0
+        self.answered = 0
+        #: ``answered`` when it was last looked at, and since when it has not changed although it should.
+        self.seen = 0
+        self.asked_at = 0.0
+        #: The loop has gone.
+        self.closed = False
+
+    @property
+    def load(self) -> int:
+        """Connections that are open, or soon will be."""
+        return self.handed - self.server.departed
+
+    def ask(self, now: float) -> None:
+        """Let the loop look into its inbox."""
+        if self.asked == self.answered:
+            self.asked_at = now
+        self.asked += 1
+        try:
+            self.loop.call_soon_threadsafe(self.receive)
+        except RuntimeError:  # it is closed
+            self.closed = True
+
+    def is_late(self, now: float) -> bool:
+        """Whether the loop has not come to its inbox for too long."""
+        answered = self.answered
+        if answered != self.seen:
+            self.seen = answered
+            self.asked_at = now
+        return self.asked != answered and now - self.asked_at > self.patience and not self.closed
+
+    def rank(self, now: float) -> tuple[bool, bool, int]:
+        """The lower, the sooner it gets the next connection."""
+        return self.closed, self.is_late(now), self.load
+
+    def receive(self) -> None:
+        """In the loop's thread: serve what lies in the inbox."""
+        self.answered += 1
+        inbox = self.inbox
+        while inbox:
+            try:
+                listener, sock = inbox.popleft()
+            except IndexError:  # the usher has just taken the last one back
+                return
+            self.server.take(listener, sock)
+
+
+@final
+class Usher:
+    """Make it in the main loop once all loops serve; then ``open``, ``beat`` again and again, and ``close``."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lanes: Sequence[Lane],
+        listeners: Sequence[Source],
+        settings: Settings,
+        *,
+        backlog: int,
+        row: Row,
+    ) -> None:
+        self._loop: Final = loop
+        self._lanes: Final = lanes
+        self._limit: Final = settings.limit_connections or spare_descriptors()
+        self._room: Final = room()
+        self._cells: Final = row.cells
+        self._cells[CONNECTIONS_LIMIT] = self._limit
+        self._gate: Final = Gate(loop, listeners, _never, backlog=backlog, tell=self._say_accepting, hand_on=self.usher)
+        self._turn = 0  # the lane that is asked first
+        self._called: set[Lane] = set()  # lanes that have got something in this turn of the loop
+        self._accepted = 0
+        self._left = self._limit  # connections that may be accepted before they are counted again
+        self._beats = 0
+        self._has_room = True
+        self._full = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def open(self) -> None:
+        await self._gate.open()
+
+    async def close(self, *, take_queue: bool) -> None:
+        """Accept no more, for good; what was accepted has been handed over, and stays where it is."""
+        await self._gate.close(take_queue=take_queue)
+        self._hand_over()
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def beat(self) -> None:
+        """Look whether there are descriptors, and count; to be called several times a second."""
+        self._beats += 1
+        if self._beats % ROOM_BEATS == 0:
+            had_room, self._has_room = self._has_room, self._gate.has_room(self._room)
+            if had_room and not self._has_room:
+                log.warning("fewer than %d descriptors are free: accepting pauses until there are more", self._room)
+        self._settle(perf_counter())
+        self._cells[QUEUE] = self._gate.waiting()
+        self.publish()
+
+    def publish(self) -> None:
+        """Write how many connections there are into the worker's row."""
+        count = self._open_connections()
+        self._left = self._limit - count
+        self._cells[CONNECTIONS] = count
+        self._cells[CONNECTIONS_TOTAL] = self._accepted
+
+    def usher(self, listener: Listener, sock: socket.socket) -> None:
+        """Choose who serves it, and let the loops know at the end of this turn."""
+        self._accepted += 1
+        if not self._called:
+            self._loop.call_soon(self._hand_over)
+        now = perf_counter()
+        self._give(self._choose(now), listener, sock)
+        self._left -= 1
+        if self._left <= 0:
+            self._settle(now)
+
+    def _choose(self, now: float) -> Lane:
+        """The lane with the lowest load of those that are on time, or of all if none is."""
+        lanes, turn = self._lanes, self._turn
+        places = (*range(turn, len(lanes)), *range(turn))
+        place: int = min(places, key=lambda place: lanes[place].rank(now))
+        self._turn = (place + 1) % len(lanes)
+        return lanes[place]
+
+    def _give(self, lane: Lane, listener: Listener, sock: socket.socket) -> None:
+        lane.inbox.append((listener, sock))
+        lane.handed += 1
+        self._called.add(lane)
+
+    def _hand_over(self) -> None:
+        now = perf_counter()
+        for lane in self._called:
+            if not lane.closed:
+                lane.ask(now)
+        self._called.clear()
+        self.publish()
+        if self._timer is None and not self._closed:
+            self._timer = self._loop.call_later(LATE, self._look)
+
+    def _look(self) -> None:
+        """Take back what a late loop has not come to, as long as another can serve it."""
+        self._timer = None
+        now = perf_counter()
+        late = [lane for lane in self._lanes if lane.is_late(now)]
+        behind = [lane for lane in self._lanes if lane.closed or lane in late]
+        if len(behind) < len(self._lanes):
+            for lane in behind:
+                if lane.inbox:
+                    self._cells[LATE_TOTAL] += 1
+                    self._take_back(lane, now)
+            if self._called:
+                self._hand_over()
+        self._settle(now)
+        if self._timer is None:
+            if late or any(lane.inbox for lane in self._lanes):
+                self._timer = self._loop.call_later(LATE, self._look)
+            elif self._full:
+                self._timer = self._loop.call_later(FULL_SECONDS, self._look)
+
+    def _take_back(self, lane: Lane, now: float) -> None:
+        while lane.inbox:
+            try:
+                listener, sock = lane.inbox.pop()
+            except IndexError:  # its loop has just taken the last one
+                return
+            self._cells[RETAKEN_TOTAL] += 1
+            lane.handed -= 1
+            self._give(self._choose(now), listener, sock)
+
+    def _settle(self, now: float) -> None:
+        """Accept or pause, as things are."""
+        if self._closed:
+            return
+        count = self._open_connections()
+        self._left = self._limit - count
+        was_full, self._full = self._full, count >= self._limit
+        if self._full and not was_full:
+            log.warning("%d connections are open, the limit: accepting pauses until one of them closes", count)
+        if self._has_room and not self._full and not all(lane.closed or lane.is_late(now) for lane in self._lanes):
+            self._gate.resume()
+        elif self._gate.accepting:
+            self._gate.pause()
+
+    def _say_accepting(self, accepting: bool) -> None:
+        self._cells[ACCEPTING] = accepting
+
+    def _open_connections(self) -> int:
+        return sum(lane.load for lane in self._lanes if not lane.closed)
+
+
+def _never(listener: Listener) -> asyncio.BaseProtocol:
+    raise AssertionError(f"the usher serves no connection of {listener.address} itself")
