@@ -18,8 +18,8 @@ FROM ${BASE} AS builder
 # Given with --build-arg where packages come from an index of one's own. pip reads it from the environment. It does not
 # reach the final image, but a password in it would stay in the build's cache.
 ARG PIP_INDEX_URL
-# --reload has no place in an image; the other extras are small and let the flags work that need them, or faster.
-ARG EXTRAS=dotenv,wsgi,yaml,orjson
+# --reload has no place in an image; the other extras are small and let the flags work that need them.
+ARG EXTRAS=dotenv,wsgi,yaml
 WORKDIR /src
 RUN python3 -m venv /opt/aioserve
 COPY pyproject.toml README.md LICENSE ./

@@ -10,6 +10,7 @@ The package, from the top down; imports point down only:
     supervise  from a configuration to a master      surroundings, system  user, limits, pid file, hooks
     master     supervises: machine and its parts decide, shell and hands fork and kill
     worker     serves: connection, cycle, lifespan, mounts, the life of one process
+    offloading offload(): a supervised pool of processes for CPU-heavy work
     accept     listening sockets, one class per accept pattern
     http       bytes to requests and messages to bytes, without a socket or a clock
     observe    logs, the access log, the scoreboard
@@ -29,8 +30,24 @@ comes from; the *usher* of a worker with several loops accepts for them, and a *
 connections, as whoever passes them on sees it.
 """
 
-from aioserve.errors import BindError, BootError, ClientDisconnected, ConfigError
+from typing import TYPE_CHECKING
+
+from aioserve.errors import (
+    BindError,
+    BootError,
+    ClientDisconnected,
+    ConfigError,
+    OffloadClosed,
+    OffloadCrashed,
+    OffloadError,
+    OffloadFull,
+    OffloadTimeout,
+    OffloadUnfit,
+)
 from aioserve.version import __version__
+
+if TYPE_CHECKING:
+    from aioserve.offloading.api import offload as offload
 
 __all__ = [
     "BindError",
@@ -38,8 +55,15 @@ __all__ = [
     "ClientDisconnected",
     "Config",
     "ConfigError",
+    "OffloadClosed",
+    "OffloadCrashed",
+    "OffloadError",
+    "OffloadFull",
+    "OffloadTimeout",
+    "OffloadUnfit",
     "Running",
     "__version__",
+    "offload",
     "run",
     "serve",
 ]
@@ -52,6 +76,12 @@ def __getattr__(name: str) -> object:
         from aioserve import embed
 
         return getattr(embed, name)
+    if name == "offload":
+        from aioserve.offloading.api import offload
+        from aioserve.offloading.bound import Place
+
+        Place.binding = True
+        return offload
     if name == "Config":
         from aioserve.config.tree import Config
 

@@ -13,6 +13,8 @@ from aioserve.accept.sockets import SocketOptions
 from aioserve.config.load import from_settings
 from aioserve.errors import ConfigError
 from aioserve.observe.access import open_access_log
+from aioserve.offloading.api import pooled
+from aioserve.offloading.settings import Settings as PoolSettings
 from aioserve.worker.assemble import assemble
 from aioserve.worker.serving import Stop, serve_until_stopped
 from aioserve.worker.settings import Settings
@@ -96,16 +98,17 @@ async def serve(
             started.set_result(Running(tuple(acceptor.addresses())))
 
     try:
-        await serve_until_stopped(
-            Settings.of(config),
-            applications,
-            acceptor.listeners(0),
-            backlog=listen.backlog,
-            access=access,
-            row=None,
-            stop=stop,
-            on_ready=on_ready,
-        )
+        async with pooled(PoolSettings.of(config)):
+            await serve_until_stopped(
+                Settings.of(config),
+                applications,
+                acceptor.listeners(0),
+                backlog=listen.backlog,
+                access=access,
+                row=None,
+                stop=stop,
+                on_ready=on_ready,
+            )
     except BaseException as error:
         if started is not None and not started.done() and isinstance(error, Exception):
             started.set_exception(error)

@@ -2,7 +2,8 @@
 
 ``ConfigError`` is the operator's (exit status 2), ``BootError`` the application's or the environment's (3),
 ``BindError`` an address that cannot be had (4), ``RequestError`` and ``PreambleError`` the peer's, ``AppError`` a
-breach of the ASGI contract. ``ClientDisconnected`` is nobody's fault and reaches only the application.
+breach of the ASGI contract. ``ClientDisconnected`` is nobody's fault and reaches only the application, as do the
+errors of ``offload()``.
 """
 
 from __future__ import annotations
@@ -61,3 +62,27 @@ class AppError(AioserveError):
 
 class ClientDisconnected(OSError):
     """Raised by ``send()`` once the client has gone (ASGI HTTP spec 2.4, "Disconnected Client")."""
+
+
+class OffloadError(AioserveError):
+    """An offloaded call has failed for a reason of its own. What the function itself raises comes as it is."""
+
+
+class OffloadFull(OffloadError):
+    """The queue is full. A request that does not catch it is answered with 503 and Retry-After."""
+
+
+class OffloadTimeout(OffloadError, TimeoutError):
+    """The call took longer than its timeout, waiting included. If it had begun, its child was killed."""
+
+
+class OffloadCrashed(OffloadError):
+    """The child died of the call: a segmentation fault, ``os._exit``, the kernel for want of memory."""
+
+
+class OffloadUnfit(OffloadError, TypeError):
+    """The function, an argument or the result cannot go from one process to another."""
+
+
+class OffloadClosed(OffloadError):
+    """The server, or the loop, is shutting down."""

@@ -8,7 +8,8 @@ then ``websocket.receive`` and ``websocket.send`` carry messages until ``websock
 before the first request, the same callable is called with a scope of type ``lifespan``; what it puts into
 ``scope["state"]`` then is in the scope of every request.
 
-The functions below are the routes; they use nothing but the three arguments and the standard library.
+The functions below are the routes; they use nothing but the three arguments, the standard library, and ``offload``
+where there is work for a processor.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
+from aioserve import offload
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from aioserve.types import Message, Receive, Scope, Send
 
@@ -35,6 +38,7 @@ UPLOAD_LIMIT: Final = 1024 * 1024 * 1024
 
 LONGEST_SLEEP_SECONDS: Final = 60.0
 MOST_ROUNDS: Final = 10_000_000
+MOST_ROWS: Final = 500
 EVENT_SECONDS: Final = 1.0
 STREAM_CHUNKS: Final = 10
 CHAT_LIMIT: Final = 1000
@@ -176,14 +180,53 @@ async def slow(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def cpu(scope: Scope, receive: Receive, send: Send) -> None:
-    """Works in the event loop: nothing else in this process moves meanwhile (n= rounds, up to 10,000,000)."""
+    """Works beside the event loop, in a process of its own (n= rounds, up to 10,000,000)."""
     rounds = int(number_in(scope, "n", default=100_000, most=MOST_ROUNDS))
     began = time.perf_counter()
+    # A function at the top level of a module, and plain data: a child finds the one by its name and has the other sent.
+    # It is stopped after 30 s, or when the client leaves; with too many waiting it is not begun, and that is a 503.
+    total, pid = await offload(work, rounds, timeout=30.0)
+    took = time.perf_counter() - began
+    await respond_json(send, {"rounds": rounds, "result": total, "pid": pid, "took_seconds": round(took, 6)})
+
+
+async def cpu_in_loop(scope: Scope, receive: Receive, send: Send) -> None:
+    """The same work in the event loop, for comparison: nothing else in this process moves meanwhile."""
+    rounds = int(number_in(scope, "n", default=100_000, most=MOST_ROUNDS))
+    began = time.perf_counter()
+    total, pid = work(rounds)
+    took = time.perf_counter() - began
+    document = {"rounds": rounds, "result": total, "pid": pid, "blocked_the_loop_for_seconds": round(took, 6)}
+    await respond_json(send, document)
+
+
+async def rows(scope: Scope, receive: Receive, send: Send) -> None:
+    """A picture of the Mandelbrot set, row by row as each is worked out beside the loop (n= rows, up to 500)."""
+    size = int(number_in(scope, "n", default=30, most=MOST_ROWS))
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    async for row in offload.stream(mandelbrot, size, timeout=30.0):
+        await send({"type": "http.response.body", "body": row, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+def work(rounds: int) -> tuple[int, int]:
+    """What takes a processor's time, and who did it."""
     total = 0
     for number in range(rounds):
         total = (total * 31 + number) % 1_000_000_007
-    took = time.perf_counter() - began
-    await respond_json(send, {"rounds": rounds, "result": total, "blocked_the_loop_for_seconds": round(took, 6)})
+    return total, os.getpid()
+
+
+def mandelbrot(size: int) -> Iterator[bytes]:
+    for y in range(size):
+        marks = []
+        for x in range(2 * size):
+            c = complex(1.5 * x / size - 2.2, 2.4 * y / size - 1.2)
+            z, steps = 0j, 0
+            while abs(z) < 2 and steps < 100:
+                z, steps = z * z + c, steps + 1
+            marks.append(" .:-=+*#%@"[steps // 11])
+        yield "".join(marks).encode() + b"\n"
 
 
 async def show_chat(scope: Scope, receive: Receive, send: Send) -> None:
@@ -223,10 +266,12 @@ ROUTES: Final[dict[tuple[str, str], Route]] = {
     ("POST", "/echo"): echo,
     ("GET", "/slow"): slow,
     ("GET", "/cpu"): cpu,
+    ("GET", "/cpu-in-loop"): cpu_in_loop,
+    ("GET", "/rows"): rows,
 }
 
 #: What the page links to, where the bare path shows less.
-EXAMPLES: Final = {"/slow": "/slow?seconds=0.5", "/cpu": "/cpu?n=1000000"}
+EXAMPLES: Final = {"/slow": "/slow?seconds=0.5", "/cpu": "/cpu?n=1000000", "/cpu-in-loop": "/cpu-in-loop?n=1000000"}
 
 PAGE: Final = """<!doctype html>
 <html lang="en">

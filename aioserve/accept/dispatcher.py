@@ -278,22 +278,23 @@ class Dispatching:
     def _leave(self) -> None:
         """Pass everything on: what is held, and unless a successor accepts, what waits."""
         if not self._row.is_relieved():
-            for index, listener in enumerate(self._listeners):
+            for index in range(len(self._listeners)):
                 self._empty(index)
-                listener.close()
         self._give_at_last()
 
     def _empty(self, index: int) -> None:
-        """Accept all that waits. Within bounds: under load more may come for ever."""
+        """Accept all that waits and close the door. Within bounds: under load more may come for ever."""
         for _ in range(2 * self._backlog // passing.MOST + 1):
             try:
                 taken = self._accept_from(index, passing.MOST)
             except OSError as error:
                 log.warning("connections that wait cannot be accepted before the end: %s", error.strerror)
-                return
-            self._give_at_last()
+                break
             if taken < passing.MOST:
-                return
+                break
+            self._give_at_last()
+        # At once, before anything is passed on: whoever comes between the last look and this is reset.
+        self._listeners[index].close()
 
     def _give_at_last(self) -> None:
         """To those that take, or else to those that are there, or else to their successors, however busy they are."""

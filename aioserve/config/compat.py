@@ -34,10 +34,6 @@ _HANG = "use --timeout-worker, for an event loop that stands still; --timeout-bo
 _LATER = "is not in this version; leave it out"
 _LOGGER = "is not in this version; route messages with --log-config instead"
 _STATSD = "StatsD is not in this version; take request counts from the access log (--access-log-format json)"
-_OFFLOAD = (
-    "the offload pool is not in this version; run CPU-heavy work in a concurrent.futures.ProcessPoolExecutor of the "
-    "application's own"
-)
 _ADMIN = "the admin endpoint is not in this version; let probes ask a path of the application"
 _WORKER_CLASS = (
     "there is one kind of worker; leave it out (--interface wsgi serves WSGI, --loop chooses the event loop)"
@@ -105,9 +101,6 @@ _TABLE = (
     Refused("ktls", _TLS, value=False),
     Refused("tls_processes", _TLS),
     Refused("tls_transport", _TLS),
-    Refused("offload_workers", _OFFLOAD),
-    Refused("offload_engine", _OFFLOAD),
-    Refused("offload_max_tasks", _OFFLOAD),
 )
 
 REFUSED = {refused.name: refused for refused in _TABLE}

@@ -378,6 +378,34 @@ class Hooks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offload:
+    workers: Annotated[
+        Count, Doc("calls that run at once, per worker; each has a process of its own; 0: none", low=0, high=256)
+    ] = 1
+    queue: Annotated[Count, Doc("calls that may wait, per worker; then OffloadFull, or 503", low=0)] = 100
+    timeout: Annotated[Seconds, Doc("for a call, waiting included, then it is killed; 0 is no limit")] = 0.0
+    idle: Annotated[Seconds, Doc("stop a process that had no call for this long; 0: never")] = 300.0
+    max_tasks: Annotated[Count, Doc("replace a process after so many calls; 0: never", low=0)] = 0
+    memory: Annotated[Size, Doc("replace a process that has more resident memory after a call; 0: never", low=0)] = 0
+    initializer: Annotated[
+        str, values.TARGET, Doc("call this in each process before its first call", metavar="MODULE:FUNCTION")
+    ] = ""
+    imports: Annotated[
+        tuple[str, ...],
+        values.MODULE,
+        Doc("import this module in advance, so that new processes have it", flag="offload-import", repeatable=True),
+    ] = ()
+    engine: Annotated[
+        str,
+        values.ENGINE,
+        Doc(
+            "what runs the calls: process, thread (for free-threaded Python), interpreter (Python 3.14), "
+            "dask://HOST:PORT, or MODULE:FACTORY of a concurrent.futures.Executor"
+        ),
+    ] = "process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     app: Annotated[App, Doc("Application")] = field(default_factory=App)
     listen: Annotated[Listen, Doc("Listening", restart=True)] = field(default_factory=Listen)
@@ -387,6 +415,7 @@ class Config:
     timeout: Annotated[Timeout, Doc("Timeouts (30, 30s, 500ms, 5m, 1h)")] = field(default_factory=Timeout)
     limit: Annotated[Limit, Doc("Limits (sizes: 8190, 64KiB, 1MiB)")] = field(default_factory=Limit)
     proxy: Annotated[Proxy, Doc("Behind a proxy")] = field(default_factory=Proxy)
+    offload: Annotated[Offload, Doc("CPU-heavy work beside the event loop")] = field(default_factory=Offload)
     log: Annotated[Log, Doc("Logging")] = field(default_factory=Log)
     reload: Annotated[Reload, Doc("Reloading during development", restart=True)] = field(default_factory=Reload)
     hooks: Annotated[Hooks, Doc("Hooks (short functions, called with what has happened)")] = field(

@@ -223,6 +223,31 @@ def parse_target(text: str) -> str:
     return text
 
 
+#: Ways to run offloaded calls that need no address and no code of the user's.
+_ENGINES = ("process", "thread", "interpreter")
+
+
+def parse_engine(text: str) -> str:
+    """``process``, ``thread``, ``interpreter``, ``dask://HOST:PORT``, or ``module:attribute``."""
+    if text in _ENGINES:
+        return text
+    if text.startswith("dask://"):
+        parse_address(text.removeprefix("dask://"))
+        return text
+    if ":" not in text:
+        raise ValueError(
+            f"is no engine; write {', '.join(_ENGINES)}, dask://HOST:PORT, or MODULE:FACTORY of a "
+            f"concurrent.futures.Executor{suggest(text, _ENGINES)}"
+        )
+    return parse_target(text)
+
+
+def parse_module(text: str) -> str:
+    if not all(part.isidentifier() for part in text.split(".")):
+        raise ValueError("is not the name of a module, such as shop.reports")
+    return text
+
+
 # RFC 9110 5.6.2: token.
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9110 5.5: no control characters but the tab; ISO-8859-1 is what a header can carry.
@@ -275,6 +300,8 @@ def choice(*options: str) -> Kind:
 
 TEXT = Kind("TEXT", "text", parse_text)
 TARGET = Kind("APP", "text of the form module:attribute", parse_target)
+ENGINE = Kind("ENGINE", "the name of an engine", parse_engine)
+MODULE = Kind("MODULE", "the name of a module", parse_module)
 ROOT_PATH = Kind("PATH", "a path", parse_root_path)
 MOUNT = Kind("PREFIX=APP", "text of the form PREFIX=module:attribute", parse_mount)
 HOST = Kind("HOST", "a host name or address", parse_host)

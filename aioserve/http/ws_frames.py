@@ -22,7 +22,7 @@ import zlib
 from typing import TYPE_CHECKING, Final, final
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
-from websockets.frames import BINARY, CONT, DATA_OPCODES, TEXT, Frame
+from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
 try:
@@ -47,7 +47,6 @@ from aioserve.http.ws_wire import (
 
 if TYPE_CHECKING:
     from websockets.extensions.permessage_deflate import PerMessageDeflate
-    from websockets.frames import Opcode
 
     from aioserve.http.ws_handshake import Compression
     from aioserve.types import Message
@@ -65,6 +64,10 @@ COMPRESS_FROM: Final = 256
 #: The heads of the short frames that the server sends.
 _TEXT_HEADS: Final = tuple(bytes((TEXT_FRAME, size)) for size in range(126))
 _BINARY_HEADS: Final = tuple(bytes((BINARY_FRAME, size)) for size in range(126))
+
+TEXT: Final = Opcode.TEXT
+BINARY: Final = Opcode.BINARY
+CONT: Final = Opcode.CONT
 
 _UTF8: Final = codecs.getincrementaldecoder("utf-8")
 

@@ -11,9 +11,10 @@ How long it is watched: once is an accident, and a tenth of a second will do. Wh
 watched for twice as long, up to some seconds, because finding out takes the time of two looks and being watched takes
 none: that is what keeps the thousandth connection beside a habitual blocker from waiting.
 
-Helpers are those with nothing in their own queue. At a saturated server there are none, and nobody is told: a worker
-that gets no processor for some milliseconds is late, too, and to watch it would cost the others a fifth of their CPU
-per connection for nothing. Only what has waited for ten times as long is everybody's business who accepts at all.
+Helpers are those with nothing in their own queue, of workers that do not accept as fast as they can. At a saturated
+server there are none, and nobody is told: a worker that gets no processor for some milliseconds is late, too, and to
+watch it would cost the others a seventh of their CPU per connection for nothing. Only what has waited for ten times as
+long is everybody's business who accepts at all.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ PATIENCE: Final = 0.001
 #: What has waited for so long is helped by those, too, who have something in their own queue, in seconds. It is more
 #: than what waits for a processor or for its turn at a saturated server, and less than a person can notice.
 LONG_PATIENCE: Final = 0.02
+
+#: Workers that accept so many connections in a second, each of them, are at their limit: 30 us of a processor are next
+#: to nothing for accepting one and closing it again, and an application needs some time, too.
+SATURATED: Final = 1500.0
 
 #: So many helpers at first, and so many more each time that it was not enough. All idle ones wake for every connection
 #: (there is no EPOLLEXCLUSIVE in libuv), and one of them gets it.
@@ -51,6 +56,7 @@ class _State:
 
     opened: int  # connections that its own worker has accepted
     waits_since: float | None = None  # from this look on, connections wait and none was accepted
+    total: int = 0  # connections that all workers together had accepted then
     helpers: frozenset[int] = frozenset()  # who watches it
     hold: float = 0.0
     until: float = 0.0  # it is watched at least so long
@@ -77,14 +83,16 @@ class Lateness:
         self,
         now: float,
         waiting: AbstractSet[int],
+        total: int,
         opened: Callable[[int], int],
         idlest: Callable[[], Sequence[int]],
     ) -> list[int]:
         """Take in what there is to see; the slots that are late from now on, and have been given helpers.
 
-        ``waiting``: slots with connections in their queue. ``opened``: how many connections the workers of a slot have
-        accepted from it so far, siblings not counted. ``idlest``: slots whose workers serve, in the order in which they
-        should help; asked for only when somebody is late.
+        ``waiting``: slots with connections in their queue. ``total``: how many all workers have accepted.
+        ``opened``: how many connections the workers of a slot have accepted from it so far, siblings not
+        counted. ``idlest``: slots whose workers serve, in the order in which they should help; asked for only
+        when somebody is late.
         """
         if not waiting and not self._open:
             return []
@@ -99,13 +107,13 @@ class Lateness:
             if slot not in waiting:
                 state.waits_since = None
             elif state.waits_since is None:
-                state.waits_since = now
+                state.waits_since, state.total = now, total
             elif now - state.waits_since >= PATIENCE:
                 late.append(slot)
                 continue
             if state.accepted and now >= state.until:
                 state.helpers = frozenset()
-        new = self._help(now, late, waiting, idlest) if late else []
+        new = self._help(now, late, waiting, total, idlest) if late else []
         self._settle()
         return new
 
@@ -117,7 +125,12 @@ class Lateness:
         self._open = {slot for slot, state in self._slots.items() if state.helpers or state.waits_since is not None}
 
     def _help(
-        self, now: float, late: list[int], waiting: AbstractSet[int], idlest: Callable[[], Sequence[int]]
+        self,
+        now: float,
+        late: list[int],
+        waiting: AbstractSet[int],
+        total: int,
+        idlest: Callable[[], Sequence[int]],
     ) -> list[int]:
         on_time = [slot for slot in idlest() if slot not in late]
         idle = [slot for slot in on_time if slot not in waiting]
@@ -125,7 +138,11 @@ class Lateness:
         for slot in late:
             state = self._slots[slot]
             assert state.waits_since is not None
-            able = idle or (on_time if now - state.waits_since >= LONG_PATIENCE else [])
+            since = now - state.waits_since
+            if since >= LONG_PATIENCE:
+                able = idle or on_time
+            else:
+                able = idle if total - state.total < SATURATED * since * len(on_time) else []
             if not able:
                 continue
             if not state.helpers:
@@ -135,5 +152,5 @@ class Lateness:
             state.helpers |= frozenset([one for one in able if one not in state.helpers][:HELPERS])
             state.until = now + state.hold
             state.accepted = False
-            state.waits_since = now  # whether they are enough shows at further looks
+            state.waits_since, state.total = now, total  # whether they are enough shows at further looks
         return new

@@ -157,11 +157,11 @@ class Lookout:
         assert self._epoll is not None
         lateness, watched = self._lateness, self._lateness.watched
         waiting = {self._slots[descriptor] for descriptor, _ in self._epoll.poll(0)}
-        for slot in lateness.look(now, waiting, self._opened, self._idlest):
+        total = sum([cells[CONNECTIONS_TOTAL] for cells in self._cells])
+        for slot in lateness.look(now, waiting, total, self._opened, self._idlest):
             self._count(slot)
         if lateness.watched is not watched:
             self._tell()
-        total = sum([cells[CONNECTIONS_TOTAL] for cells in self._cells])
         if total != self._total or lateness.watched is not watched:
             self._total = total
             self._quiet_at = now + QUIET

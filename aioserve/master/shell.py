@@ -42,8 +42,8 @@ from aioserve.master.events import (
     WakeAt,
 )
 from aioserve.master.hands import Generation, Hands
-from aioserve.master.oom import OomCounter
 from aioserve.observe.scoreboard import HEARTBEAT_NS
+from aioserve.system.oom import OomCounter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -71,7 +71,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object per line: time (UTC), level, logger, pid, message, and the traceback as ``exception``."""
+    """One object per line: time (UTC), level, logger, pid, message; ``exception``, the traceback, if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -82,6 +82,9 @@ class JsonFormatter(logging.Formatter):
             "pid": record.process,
             "message": record.getMessage(),
         }
+        # Of an offloaded function, whose record says whose work it did.
+        if getattr(record, "request_id", ""):
+            document["request_id"] = record.request_id  # type: ignore[attr-defined]  # looked for above
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
         return dump(document)

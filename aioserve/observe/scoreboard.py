@@ -63,6 +63,19 @@ RETAKEN_TOTAL: Final = 19  # connections that were taken back from a worker that
 STOLEN: Final = 20  # connections accepted from siblings' sockets; CONNECTIONS_TOTAL has them, too
 QUEUE: Final = 21  # connections that waited to be accepted, of the slot's sockets or of those that all slots share
 
+# Of the offload pool, from the end of the row downwards; what a process has counted so far, but the first three.
+OFFLOAD_WAITING: Final = 63  # calls in the queue now
+OFFLOAD_RUNNING: Final = 62  # calls that run now
+OFFLOAD_CHILDREN: Final = 61  # children that are there now
+OFFLOAD_CALLS: Final = 60  # that were begun and are over
+OFFLOAD_FULL: Final = 59  # refused, the queue was full
+OFFLOAD_TIMEOUTS: Final = 58
+OFFLOAD_CANCELLED: Final = 57  # nobody waited any more
+OFFLOAD_CRASHES: Final = 56  # children that died of a call
+OFFLOAD_KILLS: Final = 55  # children that were killed for a timeout or a cancellation
+OFFLOAD_WAIT_NS: Final = 54  # in the queue, all calls together
+OFFLOAD_RUN_NS: Final = 53  # running, all calls together
+
 # What a worker of several loops adds up: of those that turn, and of all that ever have.
 NOW: Final = (REQUESTS, WEBSOCKETS)
 EVER: Final = (REQUESTS_TOTAL, WEBSOCKETS_TOTAL, MESSAGES_RECEIVED, MESSAGES_SENT)

@@ -1,4 +1,4 @@
-"""What a process asks of the kernel for itself: more descriptors, and to be told when its parent dies."""
+"""What a process asks of the kernel for itself: more descriptors, the death of its parent, how large it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import Final
 
 #: More descriptors than this no server needs; a hard limit of a thousand million, as some container runtimes set it,
@@ -37,8 +38,8 @@ def name_process(name: str) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
-def end_with_parent(parent: int) -> None:
-    """Have TERM sent to this process when ``parent`` dies, be it by KILL, and send it now if that has happened.
+def end_with_parent(parent: int, number: int = signal.SIGTERM) -> None:
+    """Have TERM, or ``number``, sent to this process when ``parent`` dies, be it by KILL; now if that has happened.
 
     A worker that serves drains then, as it does when it sees the end of its channel; one that is still in its import,
     where it sees nothing, ends at once. Call it after a change of user, which clears the wish (prctl(2)). Elsewhere
@@ -46,6 +47,11 @@ def end_with_parent(parent: int) -> None:
     """
     if sys.platform != "linux":
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
+
+
+def resident_bytes() -> int:
+    """What this process has in memory; proc(5), /proc/pid/statm, counts pages."""
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -46,15 +46,16 @@ def memory(pids: Iterable[int], own: int, root: Path = Path("/proc")) -> int:
 def machine(root: Path = Path("/proc")) -> tuple[float, float] | None:
     """CPU seconds since the machine has started, over all its CPUs: those that somebody has used, and all there were.
 
-    Used is also what the host of a virtual machine has taken away.
+    Used is also what the host of a virtual machine has taken away; interrupts are nobody's, and most of them our own:
+    what the kernel does for the connections of the load.
     """
     try:
         fields = (root / "stat").read_text(encoding="ascii").split(maxsplit=9)
     except OSError:
         return None
     user, nice, system, idle, iowait, irq, softirq, steal = map(int, fields[1:9])
-    busy = user + nice + system + irq + softirq + steal
-    return busy / _TICKS, (busy + idle + iowait) / _TICKS
+    busy = user + nice + system + steal
+    return busy / _TICKS, (busy + irq + softirq + idle + iowait) / _TICKS
 
 
 def others(began: tuple[float, float] | None, ended: tuple[float, float] | None, ours: float) -> float | None:

@@ -73,7 +73,7 @@ def explanations(rows: Sequence[Row], setup: Setup) -> list[str]:
         lines.append("busiest: the part of all requests that one worker had.")
     if setup.paced_rate:
         lines.append(
-            "paced: the same rate for all, half of the middle one's; each eighth request is on a new connection."
+            "paced: the same rate for all, half of the middle one's at most; each eighth request on a new connection."
         )
     for row in rows:
         lines += [f"{row.candidate.label}: {error}" for error in row.errors]

@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, Final, Self, final
+from typing import TYPE_CHECKING, Final, NoReturn, Self, final
 
 from aioserve.errors import BootError, ConfigError
 from aioserve.observe.scoreboard import Phase, Scoreboard
@@ -87,19 +87,20 @@ class Serving:
             if child.status is not None or not self._ready():
                 self.fail("did not start")
         except BaseException:
-            self._stop()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+        self._log.close()
 
     def look(self) -> None:
         """Raise ``NotServing`` if it has ended."""
         if self._child is None or self._child.ended():
             self.fail("has ended while it was measured")
 
-    def fail(self, what: str) -> None:
+    def fail(self, what: str) -> NoReturn:
         """Raise ``NotServing``, with its log."""
         status = None if self._child is None else self._child.status
         how = "in time" if status is None else f"(exit status {status})"

@@ -4,13 +4,16 @@ In this order, each rule among those that the rules before have left. Of two can
 better in every round, and by more than a tolerance: TOLERANCE, or the scatter of the rounds if that is larger.
 
 1. Requests per second on kept connections.
-2. The tail of the paced load: a p99 of more than LONGER times another's (and the scatter on top), and more than NOTICED
-   above it. Who could not keep up is out.
+2. The tail of the paced load: a p99 of more than LONGER times another's, and more than NOTICED above it. Who could not
+   keep up is out.
 3. New connections per second, with twice the tolerance, since they are measured for a shorter time; if there were at
    least TURNS for each connection.
 4. A supervisor before none: what restarts a worker that crashes is worth a few MiB.
 5. Memory: within SPARE of the least.
 6. The simplest: fewer workers, then the earlier one in ``plan.PATTERNS``.
+
+Rules 2 and 3 rest on less than the first one, and are left out on a machine that others use (RESTLESS) or whose rounds
+are far apart (WILD): among so many comparisons some would hold by accident.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ SPARE: Final = 0.15
 FULL: Final = 0.9
 IDLE: Final = 0.4
 #: The part of the machine that others may take before it has to be said.
-RESTLESS: Final = 0.1
+RESTLESS: Final = 0.15
 
 #: Seconds that an event loop may stand still under full load before it has to be said.
 LAG: Final = 0.25
@@ -75,15 +78,21 @@ def judge(table: Sequence[Row], *, cpus: int, connections: int) -> Verdict | Non
     noise = scatter(table)
     tolerance = max(TOLERANCE, noise)
     fast = _not_behind(measured, lambda row: row.rounds, tolerance)
-    steady = _steady(fast, noise)
+    others = max((row.others for row in measured if row.others is not None), default=0.0)
+    restless = noise > WILD or others > RESTLESS
     few = TURNS * connections
+    steady = fast if restless else _steady(fast)
     taking = steady
-    if min(row.fresh_answers for row in steady) >= few:
+    if not restless and min(row.fresh_answers for row in steady) >= few:
         taking = _not_behind(steady, lambda row: row.fresh_rounds, 2 * tolerance)
     safe = [row for row in taking if row.candidate.pattern.counts] or taking
     lean = _least(safe, lambda row: row.memory, SPARE)
     best = min(lean, key=lambda row: row.candidate.rank)
     reasons = [_by_speed(measured, fast, tolerance, noise)]
+    if restless:
+        reasons.append(
+            "Tails and new connections are not compared: a machine as restless as this says nothing of them."
+        )
     if len(steady) < len(fast):
         reasons.append(_by_tail(fast, steady))
     if len(taking) < len(steady):
@@ -97,11 +106,11 @@ def judge(table: Sequence[Row], *, cpus: int, connections: int) -> Verdict | Non
         best=best,
         equals=tuple(row for row in taking if row is not best),
         reasons=tuple(reasons),
-        cautions=tuple(_cautions(best, noise, cpus, few)),
+        cautions=tuple(_cautions(best, noise, others, cpus, few)),
         costs=tuple(_costs(best, measured, tolerance)),
         tolerance=tolerance,
         scatter=noise,
-        doubtful=noise > WILD or (best.others or 0.0) > RESTLESS or best.answers < few,
+        doubtful=restless or best.answers < few,
     )
 
 
@@ -122,15 +131,15 @@ def _least(rows: list[Row], value: Callable[[Row], float | None], tolerance: flo
     return [row for row, number in values if number is not None and number <= min(known) * (1 + tolerance)]
 
 
-def _steady(rows: list[Row], noise: float) -> list[Row]:
+def _steady(rows: list[Row]) -> list[Row]:
     keeping_up = [row for row in rows if not row.behind] or rows
-    return [row for row in keeping_up if not any(_is_longer(row, other, LONGER * (1 + noise)) for other in keeping_up)]
+    return [row for row in keeping_up if not any(_is_longer(row, other) for other in keeping_up)]
 
 
-def _is_longer(row: Row, other: Row, factor: float) -> bool:
+def _is_longer(row: Row, other: Row) -> bool:
     if row.p99 is None or other.p99 is None or row.p99 - other.p99 <= NOTICED:
         return False
-    return is_ahead(row.p99_rounds, other.p99_rounds, factor)
+    return is_ahead(row.p99_rounds, other.p99_rounds, LONGER)
 
 
 # What is said of them.
@@ -146,23 +155,24 @@ def _by_speed(measured: list[Row], fast: list[Row], tolerance: float, noise: flo
     if not slow:
         return f"No candidate serves measurably more requests per second than the others ({why})."
     runner_up = max(slow, key=_rate)
-    gain = f"{min(map(_rate, fast)) / _rate(runner_up) - 1:.0%} more than {_label(runner_up)}, the next"
+    gain = f"{max(map(_rate, fast)) / _rate(runner_up) - 1:.0%} more than {_label(runner_up)}, the next"
     if len(fast) == 1:
         return f"{_label(fast[0])} serves most requests per second in every round, {gain}."
-    return f"{_names(fast)} serve most requests per second, at least {gain}; none of them is ahead ({why})."
+    return f"{_names(fast)} serve most requests per second, up to {gain}; none of them is ahead ({why})."
 
 
 def _by_tail(fast: list[Row], steady: list[Row]) -> str:
     lost = [row for row in fast if row not in steady]
-    late = [row for row in lost if row.behind]
-    if late:
-        return f"{_names(late)} could not keep up with the paced load."
-    # It is out because somebody's is shorter, who may be out for somebody else's: the shortest of all stays.
-    shortest = min(row.p99 for row in steady if row.p99 is not None)
-    longest = max(row.p99 for row in lost if row.p99 is not None)
-    first = _names([row for row in steady if row.p99 == shortest])
-    longest_is = f"up to {longest * 1e3:.1f} with {_names(lost)}"
-    return f"At the paced load p99 is {shortest * 1e3:.1f} ms with {first}, and {longest_is}."
+    late, longer = [row for row in lost if row.behind], [row for row in lost if not row.behind]
+    sentences = [f"{_names(late)} could not keep up with the paced load."] if late else []
+    if longer:
+        # Whose is the shortest of all is never out.
+        shortest = min((row for row in steady if row.p99 is not None), key=_p99)
+        sentences.append(
+            f"At the paced load p99 is {_p99(shortest) * 1e3:.1f} ms with {_label(shortest)}, and up to "
+            f"{max(map(_p99, longer)) * 1e3:.1f} with {_names(longer)}."
+        )
+    return " ".join(sentences)
 
 
 def _by_new_connections(steady: list[Row], taking: list[Row]) -> str:
@@ -179,11 +189,11 @@ def _by_size(best: Row, safe: list[Row], lean: list[Row]) -> str:
     return f"Of these, {_label(best)} is the simplest."
 
 
-def _cautions(best: Row, noise: float, cpus: int, few: int) -> Iterator[str]:
+def _cautions(best: Row, noise: float, others: float, cpus: int, few: int) -> Iterator[str]:
     """What the reader should know before believing it."""
-    server, client, others = (busy or 0.0 for busy in (best.busy, best.client_busy, best.others))
+    server, client = best.busy or 0.0, best.client_busy or 0.0
     if others > RESTLESS:
-        yield f"Other processes took {others:.0%} of the machine meanwhile. Try again when it is quiet."
+        yield f"Other processes took up to {others:.0%} of the machine meanwhile. Try again when it is quiet."
     elif best.answers < few:
         yield (
             f"Few answers came in a visit ({best.answers:.0f}). Take longer (--seconds {LONGER_SECONDS}) or fewer "
@@ -233,6 +243,10 @@ _RESPECTS: Final[tuple[tuple[str, Callable[[Row], float | None], bool], ...]] = 
 
 def _rate(row: Row) -> float:
     return row.rate or 0.0
+
+
+def _p99(row: Row) -> float:
+    return row.p99 or 0.0
 
 
 def _label(row: Row) -> str:

@@ -19,6 +19,7 @@ from aioserve.http.server_fields import plain_response
 from aioserve.http.tables import reason_phrase
 from aioserve.http.writer import ResponseWriter
 from aioserve.http.ws_handshake import asks_for_websocket, read_offer
+from aioserve.offloading.bound import LEAVING, left
 from aioserve.worker.cycle import Cycle
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.unsent import has_progressed, reset, unsent_bytes
@@ -138,6 +139,8 @@ class Connection(asyncio.Protocol):
         if not self.reader.rest:
             cycle.writer.keep_alive = False
         cycle.wake()
+        if LEAVING:
+            left(cycle)
         return True
 
     def pause_writing(self) -> None:
@@ -366,7 +369,11 @@ class Connection(asyncio.Protocol):
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         scope["subprotocols"] = offer.subprotocols.copy()
         own = peer.extensions or {}
-        scope["extensions"] = {"websocket.http.response": {}, **{name: {**said} for name, said in own.items()}}
+        scope["extensions"] = {
+            "websocket.http.response": {},
+            "aioserve.offload": server.extensions["aioserve.offload"],
+            **{name: {**said} for name, said in own.items()},
+        }
         server.deadlines.forget(self)
         self._transport = None
         websocket = self.successor = WebSocket(server, transport, peer, head=head, offer=offer, scope=scope)
@@ -386,6 +393,8 @@ class Connection(asyncio.Protocol):
         self.cycle = None
         self._unstarted = False
         cycle.detach(gone)
+        if gone and LEAVING:
+            left(cycle)
         access = self.server.access
         if access is not None:
             cycle.ended = perf_counter()

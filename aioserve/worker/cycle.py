@@ -15,9 +15,10 @@ import logging
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, final
 
-from aioserve.errors import AppError, ClientDisconnected
+from aioserve.errors import AppError, ClientDisconnected, OffloadFull
 from aioserve.http.tables import CONTINUE
 from aioserve.http.writer import BODY, DONE, HEAD, START, ResponseWriter
+from aioserve.offloading.bound import OVERLOADED
 from aioserve.worker.faults import report
 from aioserve.worker.files import part_of_file, part_of_path, send_part
 
@@ -220,10 +221,18 @@ class Cycle:
             # The end of a body whose length was said before is no bytes.
             connection.response_complete(self)
             return
+        elif writer.status == 500 and OVERLOADED in self.scope:
+            # A framework's own answer to OffloadFull, of which nothing has been written yet.
+            self._say_overloaded(connection)
+            return
         if connection.write_resumed is not None:
             await connection.write_resumed.wait()
             if self.gone:
                 raise ClientDisconnected("the client has closed the connection")
+
+    def _say_overloaded(self, connection: Connection) -> None:
+        log.warning("%s: answered with 503, the offload queue is full", self)
+        connection.application_failed(self, 503)
 
     def _send_late(self, message: Message) -> None:
         """A message after the response: trailers that nobody wants are swallowed, all others raise."""
@@ -300,6 +309,13 @@ class Cycle:
                 connection.application_failed(self, 503)  # it left because the server does, and the client waits
             else:
                 connection.application_left(self)
+            return
+        if isinstance(error, OffloadFull) and self.nothing_sent:
+            self._say_overloaded(connection)
+            return
+        if isinstance(error, ClientDisconnected) and connection.ended_by_peer:
+            # The client has sent its FIN, and an offloaded call was ended for that.
+            connection.application_left(self)
             return
         if error is None:
             done = "without sending a response" if self.writer.stage is START else "before its response was complete"

@@ -12,6 +12,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
+from aioserve.offloading.api import attached
 from aioserve.worker.loops import new_loop
 from aioserve.worker.serving import Stop
 from aioserve.worker.station import Station
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
+    from aioserve.offloading.pool import Pool
     from aioserve.worker.applications import Applications
     from aioserve.worker.server import Server
     from aioserve.worker.settings import Settings
@@ -32,12 +34,15 @@ T = TypeVar("T")
 class LoopThread:
     """Make it in the main loop, then ``start``. ``row`` is nobody else's to write."""
 
-    def __init__(self, name: str, config: Config, settings: Settings, applications: Applications, row: Row) -> None:
+    def __init__(
+        self, name: str, config: Config, settings: Settings, applications: Applications, row: Row, pool: Pool
+    ) -> None:
         self.name: Final = name
         self.row: Final = row
         self._config: Final = config
         self._settings: Final = settings
         self._applications: Final = applications
+        self._pool: Final = pool
         self._main: Final = asyncio.get_running_loop()
         #: Resolved with the server once it serves; never if it ends before.
         self.ready: Final[asyncio.Future[Server]] = self._main.create_future()
@@ -84,15 +89,16 @@ class LoopThread:
     async def _serve(self) -> None:
         station = Station(self._config, name=self.name)
         self._begun.set_result((asyncio.get_running_loop(), station))
-        await station.serve(
-            self._settings,
-            self._applications,
-            (),
-            row=self.row,
-            stop=self._stop,
-            on_ready=self._is_ready,
-            on_server=self._has_server,
-        )
+        with attached(self._pool):
+            await station.serve(
+                self._settings,
+                self._applications,
+                (),
+                row=self.row,
+                stop=self._stop,
+                on_ready=self._is_ready,
+                on_server=self._has_server,
+            )
 
     def _has_server(self, server: Server) -> None:
         self._server = server

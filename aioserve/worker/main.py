@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 from aioserve.errors import BootError
 from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
+from aioserve.offloading.api import pooled
+from aioserve.offloading.settings import Settings as PoolSettings
 from aioserve.worker.assemble import assemble_all
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.gate import nobody
@@ -97,15 +99,16 @@ async def one_loop(work: Work) -> int:
             server.at_beats.append(Recycling(server.settings, server, work.recycle, now=loop.time()).beat)
 
     loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
-    await station.serve(
-        Settings.of(work.config),
-        work.applications[0],
-        work.listeners,
-        row=work.row,
-        stop=stop,
-        on_ready=work.on_ready,
-        on_server=on_server,
-    )
+    async with pooled(PoolSettings.of(work.config), work.row.cells if work.row is not None else None):
+        await station.serve(
+            Settings.of(work.config),
+            work.applications[0],
+            work.listeners,
+            row=work.row,
+            stop=stop,
+            on_ready=work.on_ready,
+            on_server=on_server,
+        )
     return CLEAN
 
 

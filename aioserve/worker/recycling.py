@@ -7,10 +7,10 @@ worker serves on: when and how a successor takes over is the master's decision.
 from __future__ import annotations
 
 import logging
-import os
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, final
+
+from aioserve.system.process import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,8 +95,3 @@ class Recycling:
         if self._over < MEMORY_LOOKS:
             return ""
         return f"it has {resident >> 20} MiB of resident memory (limit.worker_memory)"
-
-
-def resident_bytes() -> int:
-    """What this process has in memory; proc(5), /proc/pid/statm, counts pages."""
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -43,6 +43,8 @@ from aioserve.observe.scoreboard import (
     Row,
     Scoreboard,
 )
+from aioserve.offloading.api import bind, offload, unbind
+from aioserve.offloading.bound import REQUEST, Place
 from aioserve.worker.connection import Connection
 from aioserve.worker.deadlines import Deadlines
 from aioserve.worker.evenness import EVEN_SECONDS, PoliteDoor
@@ -114,6 +116,8 @@ class InFlight(Protocol):
     def sent_bytes(self) -> int: ...
     async def receive(self) -> Message: ...
     async def send(self, message: Message) -> None: ...
+    @property
+    def gone(self) -> bool: ...
     def leave(self) -> None: ...
     def finished(self, task: asyncio.Task[Any], /) -> None: ...
 
@@ -143,7 +147,8 @@ class Server:
         )
         #: What every HTTP scope says under "extensions" (ASGI, Extensions). Each request has a copy, but the empty
         #: dicts in it are everybody's: five new ones were 4 % of the instructions of a plain request.
-        self.extensions: dict[str, dict[str, object]] = {name: {} for name in EXTENSIONS}
+        self.extensions: dict[str, Any] = {name: {} for name in EXTENSIONS}
+        self.extensions["aioserve.offload"] = offload
         if log.isEnabledFor(logging.DEBUG):
             self.extensions["http.response.debug"] = {}
         self.waits: list[float] = limits_of(settings)
@@ -244,6 +249,8 @@ class Server:
         # A context of its own: what an application sets is seen by nobody else, also when it was started from within
         # the task of the request before.
         context = self.context.copy()
+        if Place.binding:
+            context.run(REQUEST.set, cycle)
         coroutine = cycle.mount.app(cycle.scope, cycle.receive, cycle.send)
         if EAGER:
             task = Task(coroutine, loop=self.loop, name="request", context=context, eager_start=True)
@@ -266,6 +273,12 @@ class Server:
 
     def stalled(self, client: str) -> None:
         log.info("%s - closed: it has read next to nothing for %g s", client, self.settings.write_timeout)
+
+    # What offloaded calls ask.
+
+    def find(self, task: asyncio.Task[Any] | None) -> InFlight | None:
+        """The request of ``task``; None for one that has not waited yet."""
+        return None if task is None else self._tasks.get(task)
 
     # What the worker calls.
 
@@ -292,6 +305,7 @@ class Server:
 
     async def start(self, listeners: Sequence[Source], *, backlog: int) -> None:
         """Accept and serve. Returns once the listeners are registered with the loop."""
+        bind(self)
         self._beat_due = self.loop.time()
         self._tick()
         self._cells[CONNECTIONS_LIMIT] = self.connection_limit
@@ -348,6 +362,7 @@ class Server:
         """Stop ticking. The server is of no more use."""
         if self._timer is not None:
             self._timer.cancel()
+        unbind(self)
         self._publish()
 
     def _resume_accepting(self) -> None:
@@ -377,10 +392,10 @@ class Server:
 
     def _look_at_siblings(self, balance: Balance, gate: Gate, now: float) -> None:
         """Once in a while: whoever has lost connections may have fewer than it had."""
-        balance.look()
+        balance.look(now)
         if not self._polite:
             self._even_until = balance.most
-        elif now - balance.stood_back_at >= EVEN_SECONDS and gate.accepting:
+        elif (balance.brief or now - balance.stood_back_at >= EVEN_SECONDS) and gate.accepting:
             self._polite = False
             gate.pause()
             gate.resume()

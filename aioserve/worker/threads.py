@@ -32,6 +32,8 @@ from aioserve.observe.scoreboard import (
     Phase,
     Scoreboard,
 )
+from aioserve.offloading.api import pooled
+from aioserve.offloading.settings import Settings as PoolSettings
 from aioserve.worker.drain import announce
 from aioserve.worker.loop_thread import LoopThread
 from aioserve.worker.recycling import Recycling
@@ -43,6 +45,7 @@ from aioserve.worker.usher import Lane, Usher
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from aioserve.offloading.pool import Pool
     from aioserve.worker.main import Work
 
 log = logging.getLogger("aioserve")
@@ -62,14 +65,17 @@ async def many_loops(work: Work) -> int:
     """
     stop = Stop()
     work.prepare(asyncio.get_running_loop(), stop)
-    return await _Threads(work, stop).run()
+    assert work.row is not None, "this pattern has a master"
+    # One pool for all loops: it is the main thread's, which is never busy for long, and ends after they have.
+    async with pooled(PoolSettings.of(work.config), work.row.cells) as pool:
+        return await _Threads(work, stop, pool).run()
 
 
 @final
 class _Threads:
     """All loops of this worker, as one."""
 
-    def __init__(self, work: Work, stop: Stop) -> None:
+    def __init__(self, work: Work, stop: Stop, pool: Pool) -> None:
         assert work.row is not None and work.recycle is not None, "this pattern has a master"
         self._work: Final = work
         self._stop: Final = stop
@@ -82,7 +88,7 @@ class _Threads:
         count = len(work.applications)
         rows = Scoreboard(count)  # private: nobody forks from here
         self._threads: Final = [
-            LoopThread(f"loop {number + 1} of {count}", work.config, settings, applications, rows.row(number, 0))
+            LoopThread(f"loop {number + 1} of {count}", work.config, settings, applications, rows.row(number, 0), pool)
             for number, applications in enumerate(work.applications)
         ]
         self._started: Final[list[LoopThread]] = []

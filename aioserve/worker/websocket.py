@@ -194,6 +194,10 @@ class WebSocket(asyncio.Protocol):
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake (RFC 6455 7.1.2). Raises ``AppError`` for a code that cannot be sent."""
         frame = self.stream.close(code, reason)
+        if self.stream.ended is not None:
+            # The peer was first.
+            self.end()
+            return
         self._write(frame)
         self._enter(CLOSING, CLOSE_SECONDS)
         self.cycle.over(code, reason)
@@ -235,7 +239,6 @@ class WebSocket(asyncio.Protocol):
         # In order of frequency.
         if self.stage is OPEN:
             self._look_at_peer(now)
-            self.end()
         elif self.stage is ASKED:
             limit = self.server.settings.ws_handshake_timeout
             if limit and self._is_due(self._since, limit, now):
@@ -383,6 +386,10 @@ class WebSocket(asyncio.Protocol):
     def _look_at_peer(self, now: float) -> None:
         """Whether the peer is still there, has stopped in the middle of a message, or has nothing to say."""
         settings = self.server.settings
+        if self.stream.ended is not None:
+            # The application has not received what came before; it has had its time.
+            self.end()
+            return
         if self._heard or self._paused:
             # While nothing is read, nothing can be heard: that is not the peer's fault.
             self._heard = False

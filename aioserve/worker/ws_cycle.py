@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 from aioserve.errors import AppError, ClientDisconnected
 from aioserve.http.writer import DONE, ResponseWriter
 from aioserve.http.ws_handshake import accepted
+from aioserve.offloading.bound import LEAVING, left
 from aioserve.worker.cycle import PIECE_WEIGHT, STREAM_LIMIT
 from aioserve.worker.faults import report
 
@@ -105,6 +106,11 @@ class WebSocketCycle:
         return self.wire.stream.sent_bytes if self._writer is None else self._writer.sent
 
     @property
+    def gone(self) -> bool:
+        """Nothing that the application does reaches the client any more."""
+        return self._farewell is not None
+
+    @property
     def received_bytes(self) -> int:
         return self.wire.stream.received_bytes
 
@@ -124,6 +130,8 @@ class WebSocketCycle:
             if self.status == 101:
                 self.close_code = code
             self.wake()
+            if LEAVING:
+                left(self)
 
     def complete(self) -> None:
         """Everything has been said: for the log."""

@@ -32,6 +32,8 @@ async def app(scope, receive, send):
         else:
             await send({"type": "http.response.start", "status": 404, "headers": _headers(b"")})
             await send({"type": "http.response.body", "body": b""})
+    elif scope["type"] == "websocket":
+        await _echo(receive, send)
     elif scope["type"] == "lifespan":
         await _live(receive, send)
 
@@ -51,6 +53,17 @@ async def _read(receive):
         message = await receive()
         pieces.append(message.get("body", b""))
     return b"".join(pieces)
+
+
+async def _echo(receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        text = message.get("text")
+        if text is None:
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+        else:
+            await send({"type": "websocket.send", "text": text})
 
 
 async def _live(receive, send):

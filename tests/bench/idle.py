@@ -34,13 +34,17 @@ def raise_descriptor_limit(connections):
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def weigh(server, connections):
-    """KiB per idle connection of a server that was just started and runs alone, as a record like a visit's."""
+def weigh(server, connections, assemble=None):
+    """KiB per idle connection of a server that was just started and runs alone, as a record like a visit's.
+
+    ``assemble(port, size)`` opens the connections: a ``Crowd``, or one of another kind.
+    """
+    assemble = assemble or Crowd
     try:
-        with contextlib.closing(Crowd(server.port, WARM_UP)):
+        with contextlib.closing(assemble(server.port, WARM_UP)):
             pass
         before = _settled_pss(server)
-        with contextlib.closing(Crowd(server.port, connections)) as crowd:
+        with contextlib.closing(assemble(server.port, connections)) as crowd:
             after = _settled_pss(server)
             lost = crowd.count_lost()
     except (OSError, ServerError) as error:
@@ -61,7 +65,7 @@ class Crowd:
         self.sockets = []
         try:
             for _ in range(size):
-                self.sockets.append(socket.create_connection((HOST, port), timeout=5))
+                self.sockets.append(self._connect(port))
                 self._ask(self.sockets[-1])
         except BaseException:
             self.close()
@@ -78,8 +82,10 @@ class Crowd:
         for sock in self.sockets:
             sock.close()
 
-    @staticmethod
-    def _ask(sock):
+    def _connect(self, port):
+        return socket.create_connection((HOST, port), timeout=5)
+
+    def _ask(self, sock):
         sock.sendall(REQUEST)
         answer = b""
         while not answer.endswith(HELLO):

@@ -55,7 +55,7 @@ def render(results):
     rows = []
     for server in servers:
         row = [f"{server} {results['versions'][server]}"]
-        row += [cell_text(cells.get((name, server)), _speed) for name in workloads]
+        row += [cell_text(cells.get((name, server)), speed) for name in workloads]
         if idle:
             weight = cells.get((IDLE, server))
             row += [cell_text(weight, lambda c: f"{c['pss_before_kib'] / 1024:.0f} MiB")]
@@ -110,7 +110,7 @@ def details(results):
     return "\n".join([*parts, *footnotes(cells)])
 
 
-def _speed(cell):
+def speed(cell):
     ratio = f"{cell['ratio']:.2f} x" if "ratio" in cell else "-"
     return f"{ratio}{_waited(cell)} · {cell['cpu_us_per_request']:.1f} µs"
 
@@ -153,11 +153,11 @@ def _conditions(results):
         f" {versions['python']}, uvloop {versions['uvloop']}, commit {results['commit'][:9]}"
         f"{' with changes' if results['dirty'] else ''}, {results['date'][:10]}."
         + (" **One core for both: these numbers say nothing.**" if settings["cores"][0] == settings["cores"][1] else "")
-        + _unrest(results["visits"])
+        + unrest(results["visits"])
     )
 
 
-def _unrest(visits):
+def unrest(visits):
     shares = [visit["others_on_server_core"] for visit in visits if "others_on_server_core" in visit]
     if not shares or median(shares) <= QUIET:
         return ""

@@ -53,9 +53,10 @@ def main() -> None:
                 for way in options.way or ["shared"]:
                     runs = []
                     with Served("burning:app", *WAYS[way], "--workers", str(workers), "--no-access-log") as server:
-                        time.sleep(1.0)  # workers look at their siblings twice a second
                         for _ in range(options.runs):
-                            spread = asyncio.run(held(server.port, count, pace), loop_factory=uvloop.new_event_loop)
+                            time.sleep(1.0)  # workers look at their siblings twice a second
+                            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                                spread = runner.run(held(server.port, count, pace))
                             runs.append(sorted([*spread.values(), *[0] * (workers - len(spread))]))
                     how = f"{pace:g}/s" if pace else "burst"
                     print(f"n={workers} {way:7} {count:5} {how:7}", *runs, flush=True)

@@ -149,7 +149,8 @@ def measure(server: Served, load: str, seconds: float) -> Found:
         if blocker is not None:
             blocker.cancel()
 
-    asyncio.run(main(), loop_factory=uvloop.new_event_loop)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
     return found
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 
 import pytest
 
@@ -156,10 +157,19 @@ async def test_slow_waits_as_long_as_asked():
     assert json.loads((await Exchange(path="/slow", query=b"seconds=0").run()).body) == {"slept_seconds": 0.0}
 
 
-async def test_cpu_says_how_long_it_blocked_the_loop():
-    document = json.loads((await Exchange(path="/cpu", query=b"n=3").run()).body)
-    assert document["rounds"] == 3
-    assert document["blocked_the_loop_for_seconds"] >= 0
+async def test_cpu_is_another_process_and_the_loops_own_work_is_not():
+    beside = json.loads((await Exchange(path="/cpu", query=b"n=3").run()).body)
+    within = json.loads((await Exchange(path="/cpu-in-loop", query=b"n=3").run()).body)
+    assert beside["rounds"] == within["rounds"] == 3
+    assert beside["result"] == within["result"]
+    assert beside["pid"] != within["pid"] == os.getpid()
+    assert within["blocked_the_loop_for_seconds"] >= 0
+
+
+async def test_rows_come_one_by_one():
+    exchange = await Exchange(path="/rows", query=b"n=5").run()
+    assert len(exchange.messages) == 1 + 5 + 1
+    assert b"@" in exchange.body
 
 
 @pytest.mark.parametrize("query", [b"n=x", b"n=-1", b"n=1e99", b"n=nan"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from tests.process.apps import payload
 from tests.process.servers import Served, forget_peak, memory
@@ -79,6 +80,17 @@ def test_chunked_upload_of_10_mib_arrives_whole(served, client):
     response = client.put("/raw", content=pieces)
 
     assert (response.status_code, response.json()) == (200, UPLOAD_ANSWER)
+
+
+def test_websocket_echoes_and_closes(served):
+    if served.framework == "django":
+        pytest.skip("Django has WebSockets through Channels only")
+    url = served.url.replace("http", "ws", 1) + "/socket"
+    with connect(url, subprotocols=["other", "echo"], proxy=None, open_timeout=30) as websocket:
+        websocket.send("ä\u2028")
+        assert websocket.recv(30) == "ä\u2028"
+        assert websocket.subprotocol == "echo"
+    assert websocket.close_code == 1000
 
 
 def test_stream_of_100_mib_arrives_whole_and_memory_stays_flat(served, client):

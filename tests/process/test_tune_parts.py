@@ -118,7 +118,7 @@ def test_a_paced_connection_is_renewed(server):
     asked = []
     connect = client._connect
     client._connect = lambda: asked.append(1) or connect()
-    client.paced(0.2, 5 * RENEW * 3)
+    client.paced(1.0, 3.0 * RENEW)
     assert len(asked) == 3
 
 

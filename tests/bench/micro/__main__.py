@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from tests.bench.micro import cycle, head, reader, writer
+from tests.bench.micro import cycle, head, reader, websocket, writer
 from tests.bench.micro.timing import nanoseconds
 
 #: "module::case" -> run(number).
 CASES = {
     f"{module.__name__.rpartition('.')[2]}::{name}": run
-    for module in (reader, head, writer, cycle)
+    for module in (reader, head, writer, cycle, websocket)
     for name, run in module.CASES.items()
 }
 

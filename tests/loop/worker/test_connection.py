@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+import aioserve
 from aioserve.errors import ClientDisconnected
 from aioserve.worker.drain import drain
 from tests.loop.worker.conftest import Client, settle
@@ -61,7 +62,7 @@ async def test_the_scope_says_what_the_request_was(connect):
         "state": {},
         "extensions": {
             "http.response.pathsend": {}, "http.response.zerocopysend": {}, "http.response.trailers": {},
-            "http.response.early_hint": {}, "http.request.trailers": {},
+            "http.response.early_hint": {}, "http.request.trailers": {}, "aioserve.offload": aioserve.offload,
         },
     }  # fmt: skip
 

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from aioserve.accept.base import Listener
-from aioserve.observe.scoreboard import ACCEPTING, CONNECTIONS, Scoreboard
-from aioserve.worker.evenness import MOMENT, SHARE, SLACK, Balance, PoliteDoor
+from aioserve.observe.scoreboard import ACCEPTING, CONNECTIONS, CONNECTIONS_TOTAL, Scoreboard
+from aioserve.worker.evenness import BRIEF, MOMENT, SAMPLE, SHARE, SLACK, Balance, PoliteDoor
 
 
 class Scene:
@@ -49,8 +49,42 @@ def test_siblings_that_do_not_accept_are_not_compared_with():
     scene = Scene(0, 40)
     scene.siblings[0][ACCEPTING] = 0
     assert scene.leans_with(40)
-    scene.balance.look()
+    scene.balance.look(1.0)
     assert not scene.leans_with(40)
+
+
+def stays(seconds, *, closed, scene):
+    """Let so many connections close within a second, of which each has stayed so long."""
+    scene.balance.look(1.0)
+    scene.mine[CONNECTIONS] = round(seconds * closed)
+    scene.mine[CONNECTIONS_TOTAL] = scene.mine[CONNECTIONS] + closed
+    scene.balance.look(2.0)
+    return scene.balance
+
+
+@pytest.mark.parametrize(
+    ("seconds", "closed", "brief"),
+    [(BRIEF / 2, 1000, True), (BRIEF * 2, 1000, False), (BRIEF / 2, SAMPLE, True), (BRIEF / 2, SAMPLE - 1, False)],
+)
+def test_connections_that_do_not_stay_need_no_spreading(seconds, closed, brief):
+    scene = Scene(0)
+    balance = stays(seconds, closed=closed, scene=scene)
+    assert (balance.brief, scene.leans_with(1000)) == (brief, not brief)
+
+
+def test_a_pause_changes_nothing():
+    scene = Scene(0)
+    stays(0.01, closed=1000, scene=scene)
+    scene.mine[CONNECTIONS] = 0
+    scene.balance.look(3.0)
+    assert not scene.leans_with(1000)
+
+
+def test_those_that_stay_from_then_on_do():
+    scene = Scene(0)
+    stays(0.01, closed=1000, scene=scene)
+    scene.balance.look(3.0)
+    assert scene.leans_with(1000)
 
 
 @pytest.fixture

@@ -6,14 +6,17 @@ import asyncio
 import logging
 
 import pytest
-from websockets.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Close
+from websockets.frames import Close, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
+import aioserve
 from aioserve.errors import AppError, ClientDisconnected
 from aioserve.observe.scoreboard import MESSAGES_RECEIVED, MESSAGES_SENT, WEBSOCKETS, WEBSOCKETS_TOTAL
 from aioserve.worker.drain import drain
 from tests.loop.worker.conftest import Client, settle
 from tests.pure.http.test_ws_frames import closing, deflated, masked
+
+CONT, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 
 HANDSHAKE = (
     b"GET /chat/%C3%A9?a=b HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -111,7 +114,7 @@ async def test_the_scope_is_that_of_the_newest_spec(connect):
         "type": "websocket", "asgi": {"version": "3.0", "spec_version": "2.5"}, "http_version": "1.1", "scheme": "ws",
         "path": "/chat/é", "raw_path": b"/chat/%C3%A9", "query_string": b"a=b", "root_path": "",
         "client": ("192.0.2.7", 50000), "server": ("192.0.2.1", 80), "subprotocols": ["a", "b"], "state": {},
-        "extensions": {"websocket.http.response": {}},
+        "extensions": {"websocket.http.response": {}, "aioserve.offload": aioserve.offload},
     }  # fmt: skip
     await app.do("return")
 
@@ -649,6 +652,19 @@ async def test_a_close_does_not_wait_for_ever_for_an_application_that_does_not_r
     assert frames(client.transport.take()) == [close_of(1000)]
     await app.do("receive", "receive")
     assert app.received[1:] == [{"type": "websocket.receive", "text": "a"}, disconnect(1000)]
+    await app.do("return")
+
+
+@pytest.mark.parametrize("order", ["return", {"type": "websocket.close", "code": 4000}])
+async def test_a_close_that_was_there_first_stands(connect, order):
+    app = App()
+    client = await opened(connect, app)
+    client.send(masked(TEXT, b"a") + closing(1001))
+    await app.do(order)
+
+    assert frames(client.transport.take()) == [close_of(1001)]
+    assert client.state == "closed"
+    assert [session.close_code for session in client.server.access.sessions] == [1001]
     await app.do("return")
 
 

@@ -4,7 +4,7 @@ import hashlib
 from typing import Annotated
 
 import payload
-from fastapi import Body, FastAPI, Request, UploadFile
+from fastapi import Body, FastAPI, Request, UploadFile, WebSocket, WebSocketDisconnect
 from fastapi.responses import HTMLResponse, StreamingResponse
 
 app = FastAPI()
@@ -41,3 +41,13 @@ async def raw_upload(request: Request):
 @app.get("/stream")
 async def stream():
     return StreamingResponse(payload.achunks(), media_type="application/octet-stream")
+
+
+@app.websocket("/socket")
+async def socket(websocket: WebSocket):
+    await websocket.accept(subprotocol="echo")
+    try:
+        while True:
+            await websocket.send_text(await websocket.receive_text())
+    except WebSocketDisconnect:
+        pass

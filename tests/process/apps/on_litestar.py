@@ -4,7 +4,7 @@ import hashlib
 from typing import Annotated, Any
 
 import payload
-from litestar import Litestar, MediaType, Request, get, post, put
+from litestar import Litestar, MediaType, Request, WebSocket, get, post, put, websocket
 from litestar.datastructures import UploadFile
 from litestar.enums import RequestEncodingType
 from litestar.params import Body
@@ -48,8 +48,15 @@ async def stream() -> Stream:
     return Stream(payload.achunks())
 
 
+@websocket("/socket")
+async def talk(socket: WebSocket) -> None:
+    await socket.accept(subprotocols="echo")
+    async for text in socket.iter_data():
+        await socket.send_text(text)
+
+
 def create_app() -> Litestar:
-    return Litestar([page, echo, upload, raw_upload, stream], request_max_body_size=LIMIT)
+    return Litestar([page, echo, upload, raw_upload, stream, talk], request_max_body_size=LIMIT)
 
 
 app = create_app()

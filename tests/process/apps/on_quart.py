@@ -3,7 +3,7 @@
 import hashlib
 
 import payload
-from quart import Quart, request
+from quart import Quart, request, websocket
 
 app = Quart(__name__)
 
@@ -40,3 +40,10 @@ async def raw_upload():
 @app.get("/stream")
 async def stream():
     return payload.achunks(), {"content-type": "application/octet-stream"}
+
+
+@app.websocket("/socket")
+async def socket():
+    await websocket.accept(subprotocol="echo")
+    while True:
+        await websocket.send(await websocket.receive())

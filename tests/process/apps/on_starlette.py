@@ -5,7 +5,7 @@ import hashlib
 import payload
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 
 async def page(request):
@@ -37,6 +37,12 @@ async def stream(request):
     return StreamingResponse(payload.achunks(), media_type="application/octet-stream")
 
 
+async def socket(websocket):
+    await websocket.accept(subprotocol="echo")
+    async for text in websocket.iter_text():
+        await websocket.send_text(text)
+
+
 app = Starlette(
     routes=[
         Route("/", page),
@@ -44,5 +50,6 @@ app = Starlette(
         Route("/upload", upload, methods=["POST"]),
         Route("/raw", raw_upload, methods=["PUT"]),
         Route("/stream", stream),
+        WebSocketRoute("/socket", socket),
     ]
 )

@@ -59,8 +59,6 @@ def test_every_flag_of_uvicorn_is_taken_or_refused_with_a_sentence(flag, value):
         "--proxy-allow-from x",
         "--ktls",
         "--tls-processes 1",
-        "--offload-workers 1",
-        "--offload-engine x",
     ],
 )
 def test_habits_from_gunicorn_and_flags_of_later_versions_are_refused(argument):

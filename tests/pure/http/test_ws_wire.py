@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from websockets.frames import CLOSE, PING, TEXT, Close
+from websockets.frames import Close, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from aioserve.errors import AppError
@@ -19,17 +19,17 @@ def read_by_client(data):
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
 def test_a_client_reads_frames_of_every_length(size):
-    assert read_by_client(long_frame(TEXT_FRAME, memoryview(b"x" * size))) == [(TEXT, b"x" * size)]
+    assert read_by_client(long_frame(TEXT_FRAME, memoryview(b"x" * size))) == [(Opcode.TEXT, b"x" * size)]
 
 
 @pytest.mark.parametrize("size", [0, 125])
 def test_a_client_reads_a_ping(size):
-    assert read_by_client(control_frame(PING_FRAME, b"x" * size)) == [(PING, b"x" * size)]
+    assert read_by_client(control_frame(PING_FRAME, b"x" * size)) == [(Opcode.PING, b"x" * size)]
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1012, 1014, 3000, 4999])
 def test_codes_that_may_be_sent(code):
-    assert read_by_client(close_frame(code, "é")) == [(CLOSE, Close(code, "é").serialize())]
+    assert read_by_client(close_frame(code, "é")) == [(Opcode.CLOSE, Close(code, "é").serialize())]
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65536, -1, "1000", None])

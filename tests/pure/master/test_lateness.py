@@ -4,7 +4,16 @@ import random
 
 import pytest
 
-from aioserve.master.lateness import FIRST_HOLD, HELPERS, LONG_PATIENCE, LONGEST_HOLD, PATIENCE, RELAPSE_HOLDS, Lateness
+from aioserve.master.lateness import (
+    FIRST_HOLD,
+    HELPERS,
+    LONG_PATIENCE,
+    LONGEST_HOLD,
+    PATIENCE,
+    RELAPSE_HOLDS,
+    SATURATED,
+    Lateness,
+)
 
 LOOK = 0.002
 
@@ -22,7 +31,8 @@ class Story:
         self.now += after
         for slot in accepts:
             self.opened[slot] += 1
-        return self.lateness.look(self.now, set(waiting), self.opened.__getitem__, lambda: self.serving)
+        total = sum(self.opened.values())
+        return self.lateness.look(self.now, set(waiting), total, self.opened.__getitem__, lambda: self.serving)
 
     def be_late(self, slot):
         self.look(slot)
@@ -90,6 +100,22 @@ def test_who_has_something_in_his_own_queue_is_told_only_when_it_takes_long():
     while not story.look(0, 1, accepts=[1]):
         assert story.watched == {}
     assert (story.watched, story.now - began) == ({0: {1}}, pytest.approx(LONG_PATIENCE, abs=LOOK))
+
+
+def test_who_accepts_as_fast_as_he_can_is_told_only_when_it_takes_long():
+    story = Story(2)
+    fast = round(1.5 * SATURATED * LOOK)
+    story.look(0, accepts=[1] * fast)
+    began = story.now
+    while not story.look(0, accepts=[1] * fast):
+        assert story.watched == {}
+    assert (story.watched, story.now - began) == ({0: {1}}, pytest.approx(LONG_PATIENCE, abs=LOOK))
+
+
+def test_who_accepts_half_as_fast_is_told_at_once():
+    story = Story(2)
+    story.look(0)
+    assert story.look(0, accepts=[1] * round(0.5 * SATURATED * LOOK)) == [0]
 
 
 def test_who_is_late_himself_does_not_help():

@@ -131,6 +131,12 @@ def test_json_has_one_object_per_line(stream):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", document["time"])
 
 
+def test_json_names_the_request_whose_work_it_was(stream):
+    configure(Log(format="json"), stream=stream)
+    logging.getLogger("aioserve").info("done", extra={"request_id": "r-42"})
+    assert json.loads(stream.getvalue())["request_id"] == "r-42"
+
+
 def test_json_without_an_exception_has_none(stream):
     configure(Log(format="json"), stream=stream)
     logger.info("fine")

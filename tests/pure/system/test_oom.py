@@ -1,6 +1,6 @@
 import pytest
 
-from aioserve.master.oom import OomCounter
+from aioserve.system.oom import OomCounter
 
 
 @pytest.fixture
