@@ -310,7 +310,8 @@ def test_a_gate_whose_dispatcher_and_master_have_gone_does_not_spin(run):
         run(main(passed))
 
 
-def test_a_gate_that_is_short_of_descriptors_takes_no_message(run):
+@pytest.mark.parametrize("gaps", [0, 1])
+def test_a_gate_that_is_short_of_descriptors_takes_no_message(run, gaps):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def main(passed):
@@ -318,14 +319,19 @@ def test_a_gate_that_is_short_of_descriptors_takes_no_message(run):
         gate = Gate(loop, [passed.feed], Greeter, backlog=16)
         await gate.open()
         clients = passed.connect(0, 1)
+        taken = [os.dup(0) for _ in range(8)]
         lowest = os.dup(0)
         os.close(lowest)
+        for descriptor in taken[:gaps]:
+            os.close(descriptor)
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
             while gate.accepting:
                 await asyncio.sleep(0)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in taken[gaps:]:
+                os.close(descriptor)
         assert passing.waiting(passed.back) == 2
         gate.resume()
         answers = [await receive(client) for client in clients]
