@@ -65,7 +65,7 @@ class Gate:
     """Accepts for ``connect``, which makes the protocol of a new connection from its listener.
 
     ``tell`` is told whether it accepts, before that is so. With ``hand_on`` that is called for each accepted socket,
-    which does not block, instead of serving it here.
+    which does not block, instead of serving it here. ``places`` says how many more connections may be open.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Gate:
         backlog: int,
         tell: Callable[[bool], None] | None = None,
         hand_on: HandOn | None = None,
+        places: Callable[[], int] | None = None,
     ) -> None:
         self._loop: Final = loop
         self._listeners: Final = listeners
@@ -85,6 +86,7 @@ class Gate:
         self._tell: Final = tell or (lambda _accepts: None)
         self._hand_on: Final[HandOn] = hand_on or self.take
         self._serves: Final = hand_on is None
+        self._places: Final = places
         #: Connections that were given to ``take`` and broke before they could be served.
         self.broken = 0
         self._doors: list[Door] = []
@@ -238,6 +240,9 @@ class Gate:
 
     def adopt(self, listener: Listener) -> bool:
         """Accept one connection and serve it; False if none waits. Raises ``OSError`` if it cannot be had."""
+        # Some turns go by before one that was accepted is open, and there may be many doors. At the end all are served.
+        if self._places is not None and not self._closed and len(self._adopting) >= self._places():
+            return False
         try:
             sock, _ = listener.sock.accept()
         except (BlockingIOError, InterruptedError):

@@ -89,6 +89,30 @@ def test_a_paused_gate_leaves_connections_in_the_queue_until_it_resumes(run):
         assert run(main()) == b"tcp"
 
 
+def test_no_more_are_adopted_than_there_are_places_until_the_end(run):
+    tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
+
+    async def main():
+        opened = []
+
+        def connect(listener):
+            opened.append(listener)
+            return Greeter(listener)
+
+        listener = Listener(sock=tcp, address="tcp", server=None)
+        gate = Gate(asyncio.get_running_loop(), [listener], connect, backlog=16, places=lambda: 2 - len(opened))
+        clients = [socket.create_connection(tcp.getsockname()) for _ in range(5)]
+        for client in clients:
+            client.setblocking(False)
+        adopted = [gate.adopt(listener) for _ in range(5)]
+        answers = [await receive(client) for client in clients[:2]]
+        assert len(opened) == 2
+        await gate.close(take_queue=True)
+        return adopted, answers + [await receive(client) for client in clients[2:]]
+
+    assert run(main()) == ([True, True, False, False, False], [b"tcp"] * 5)
+
+
 def test_a_closed_gate_does_not_resume_what_was_under_way(run):
     tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
 
