@@ -16,7 +16,7 @@ from aioserve.config import values
 from aioserve.errors import ConfigError
 from aioserve.tune.answers import Question
 from aioserve.tune.plan import CONNECTIONS, PATTERNS, Choice
-from aioserve.tune.run import INTERRUPTED, Wishes
+from aioserve.tune.run import Wishes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -183,9 +183,6 @@ def main(argv: Sequence[str]) -> int:
         return WRONG
     except click.exceptions.Exit as done:
         return done.exit_code
-    except KeyboardInterrupt:  # before anything was started
-        click.echo("aioserve tune: interrupted", err=True)
-        return INTERRUPTED
 
 
 def read(argv: Sequence[str]) -> tuple[Config, Wishes]:

@@ -1,29 +1,40 @@
-"""The entry point: which command a line is for. ``aioserve tune ...`` is tune's, everything else the server's."""
+"""The entry point: which command a line is for. ``aioserve tune ...`` is tune's, everything else the server's.
+
+It imports nothing before it knows, so that Ctrl-C during the imports of tune ends it as it does later.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
-
-from aioserve import cli
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+#: The exit status of a command that was interrupted.
+INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
     words = sys.argv[1:] if argv is None else argv
-    if _asked_to_complete() == "tune":
-        from aioserve.cli_tune import make_tune_command
+    if words[:1] == ["tune"] or _asked_to_complete() == "tune":
+        _tune(words[1:])
+    from aioserve import cli
 
-        cli.complete(make_tune_command())
-    if words[:1] == ["tune"]:
-        from aioserve import cli_tune
-
-        sys.exit(cli_tune.main(words[1:]))
     cli.main(words)
+
+
+def _tune(words: Sequence[str]) -> NoReturn:
+    try:
+        from aioserve import cli, cli_tune
+
+        cli.complete(cli_tune.make_tune_command())
+        sys.exit(cli_tune.main(words))
+    except KeyboardInterrupt:  # before anything was started; later it is a signal that is waited for
+        sys.stderr.write("aioserve tune: interrupted\n")
+        sys.exit(INTERRUPTED)
 
 
 def _asked_to_complete() -> str:

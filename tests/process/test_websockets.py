@@ -173,7 +173,8 @@ def test_a_stop_closes_with_1012_and_awaits_the_answers(mode):
 
         assert [end_of(websocket) for websocket in websockets] == [(1012, "service restart")] * 20
         assert server.wait() == 0
-        assert 1.5 < time.monotonic() - began < 4
+        # Half of the grace time at least; the whole of it would have cut them.
+        assert time.monotonic() - began > 1.5
         assert "cut" not in server.log()
         assert server.stdout().count(", closed with 1012, 0B received\n") == 20
 
