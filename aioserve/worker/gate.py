@@ -241,8 +241,12 @@ class Gate:
     def adopt(self, listener: Listener) -> bool:
         """Accept one connection and serve it; False if none waits. Raises ``OSError`` if it cannot be had."""
         # Some turns go by before one that was accepted is open, and there may be many doors. At the end all are served.
-        if self._places is not None and not self._closed and len(self._adopting) >= self._places():
-            return False
+        if self._places is not None and not self._closed:
+            places = self._places()
+            if len(self._adopting) >= places:
+                if places <= 0:  # nobody has seen it, because the doors were just being opened
+                    self.pause()
+                return False
         try:
             sock, _ = listener.sock.accept()
         except (BlockingIOError, InterruptedError):

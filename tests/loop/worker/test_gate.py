@@ -113,6 +113,27 @@ def test_no_more_are_adopted_than_there_are_places_until_the_end(run):
     assert run(main()) == ([True, True, False, False, False], [b"tcp"] * 5)
 
 
+def test_a_gate_that_has_opened_without_a_place_pauses_and_does_not_spin():
+    tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
+
+    async def main():
+        places = 0
+        listener = Listener(sock=tcp, address="tcp", server=None)
+        gate = Gate(asyncio.get_running_loop(), [listener], Greeter, backlog=16, places=lambda: places)
+        await gate.open()
+        waiting = asyncio.ensure_future(greeting(tcp))
+        while gate.accepting:
+            await asyncio.sleep(0)
+        places = 1
+        gate.resume()
+        answer = await waiting
+        await gate.close(take_queue=False)
+        return answer
+
+    with tcp:
+        assert asyncio.run(main()) == b"tcp"
+
+
 def test_a_closed_gate_does_not_resume_what_was_under_way(run):
     tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
 
