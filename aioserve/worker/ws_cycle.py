@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from aioserve.errors import AppError, ClientDisconnected
-from aioserve.http.writer import DONE, ResponseWriter
+from aioserve.http.writer import DONE, HEAD, ResponseWriter
 from aioserve.http.ws_handshake import accepted
 from aioserve.offloading.bound import LEAVING, left
 from aioserve.worker.cycle import PIECE_WEIGHT, STREAM_LIMIT
@@ -149,11 +149,11 @@ class WebSocketCycle:
 
     async def receive(self) -> Message:
         """ASGI ``receive``: websocket.connect, the messages, then websocket.disconnect for ever."""
+        if not self._greeted:
+            self._greeted = True
+            return {"type": "websocket.connect"}
         messages = self.messages
         while not messages:
-            if not self._greeted:
-                self._greeted = True
-                return {"type": "websocket.connect"}
             if self.wire.paused:
                 self.wire.end()
             if self._farewell is not None:
@@ -298,12 +298,16 @@ class WebSocketCycle:
                 wire.close(1012, "service restart")
             else:
                 wire.close(1011, "internal error")
-        elif wire.stage is ASKED:
-            error = error or AppError("the application returned without websocket.accept or websocket.close")
-            wire.answer(503 if cut else 500, "the server is stopping" if cut else "Internal Server Error")
         else:
-            error = error or AppError("the application returned before its response was complete")
-            wire.reset()
+            missing = "without websocket.accept or websocket.close"
+            if self._writer is not None:
+                missing = "before its response was complete"
+            error = error or AppError(f"the application returned {missing}")
+            if self._writer is None or self._writer.stage is HEAD:
+                # Nothing of a response has been written.
+                wire.answer(503 if cut else 500, "the server is stopping" if cut else "Internal Server Error")
+            else:
+                wire.reset()
         if error is not None:
             report(self, error)
 
