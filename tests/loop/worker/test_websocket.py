@@ -398,7 +398,8 @@ async def test_an_accept_does_not_stand_in_for_the_connect(connect):
     app = App()
     client = connect(app)
     client.send(HANDSHAKE + masked(TEXT, b"early"))
-    await app.do(ACCEPT, "receive", "receive")
+    await app.do(ACCEPT)
+    await app.do("receive", "receive")
 
     assert app.received == [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "early"}]
     await app.do("return")
