@@ -133,6 +133,8 @@ class Child:
         self._retired = False
         # How the process ended, while its last words were being read.
         self._how = ""
+        # What has come while a piece was being read.
+        self._held: list[tuple[int, int, bytes]] = []
         # A thread is using the arena.
         self._copying = False
         self._frames = wire.Frames()
@@ -272,7 +274,11 @@ class Child:
 
     def _feed(self, data: bytes) -> None:
         for kind, flags, body in self._frames.feed(data):
-            self._take(kind, flags, body)
+            if self._stage is Stage.READING and kind != wire.LOG:
+                # The end of a stream overtakes its last piece, which a thread still reads.
+                self._held.append((kind, flags, body))
+            else:
+                self._take(kind, flags, body)
 
     def _take(self, kind: int, flags: int, body: bytes) -> None:
         if kind == wire.LOG:
@@ -330,6 +336,9 @@ class Child:
             return
         if not self._pool.waits_for(call):
             self.close(call)
+        held, self._held = self._held, []
+        for frame in held:
+            self._take(*frame)
         if self._how:
             self.died(self._how)
 

@@ -251,11 +251,13 @@ def make_executor(name: str, workers: int) -> Executor:
 
 def _dask(address: str) -> Executor:
     try:
-        from distributed import Client
+        import distributed
     except ImportError:
         raise OffloadError("the package distributed is not installed: pip install 'aioserve[dask]'") from None
     _await_listener(address)
-    client = Client(f"tcp://{address}", timeout=OPEN_SECONDS, set_as_default=False, name="aioserve")
+    # It has annotations in part only, whether or not it is installed here.
+    connect: Any = distributed.Client
+    client = connect(f"tcp://{address}", timeout=OPEN_SECONDS, set_as_default=False, name="aioserve")
     # pure=False: two calls with the same arguments are two calls.
     executor: Executor = client.get_executor(pure=False, retries=0)
     executor.aioserve_close = client.close  # type: ignore[attr-defined]  # the executor's own shutdown leaves it open

@@ -75,10 +75,17 @@ def details(results):
 def caption(results):
     machine, versions, settings = results["machine"], results["versions"], results["settings"]
     connections = next(iter(WORKLOADS.values())).connections
-    return (
-        f"Messages echoed per second, as a multiple of {settings['base']}'s, and CPU microseconds per message:"
-        f" {connections} connections with one message each in flight, medians of {settings['rounds']} rounds of"
-        f" {settings['seconds']:g} s. One worker on one core, the client on another; {machine['cpu']},"
+    parts = []
+    if any(name in settings["workloads"] for name in WORKLOADS):
+        parts.append(
+            f"Messages echoed per second, as a multiple of {settings['base']}'s, and CPU microseconds per message:"
+            f" {connections} connections with one message each in flight, medians of {settings['rounds']} rounds of"
+            f" {settings['seconds']:g} s."
+        )
+    if any(name in settings["workloads"] for name in CROWDS):
+        parts.append(f"Memory of each of {settings['idle_connections']:,} WebSockets that have said one message.")
+    return " ".join(parts) + (
+        f" One worker on one core, the client on another; {machine['cpu']},"
         f" {machine['kernel']}, {versions['python']}, uvloop {versions['uvloop']}, websockets {versions['websockets']},"
         f" commit {results['commit'][:9]}{' with changes' if results['dirty'] else ''}, {results['date'][:10]}."
         f"{unrest(results['visits'])}"
