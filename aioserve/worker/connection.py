@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
             self._unstarted = True
             self.reader.body_limit = mount.body_limit
         else:
-            self._start(cycle)
+            server.run(cycle)
 
     def on_body(self, data: bytes) -> None:
         cycle = self.cycle
