@@ -16,12 +16,12 @@ from enum import IntEnum
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
-from aioserve.errors import AppError, ClientDisconnected
+from aioserve.errors import AppError, ClientDisconnected, OffloadFull
 from aioserve.http.writer import DONE, HEAD, ResponseWriter
 from aioserve.http.ws_handshake import accepted
 from aioserve.offloading.bound import LEAVING, left
 from aioserve.worker.cycle import PIECE_WEIGHT, STREAM_LIMIT
-from aioserve.worker.faults import report
+from aioserve.worker.faults import report, report_overload
 
 if TYPE_CHECKING:
     from aioserve.http.head import Head
@@ -296,6 +296,10 @@ class WebSocketCycle:
                 wire.close(1000, "")
             elif cut:
                 wire.close(1012, "service restart")
+            elif isinstance(error, OffloadFull):
+                wire.close(1013, "try again later")
+                report_overload(self, "closed with 1013")
+                return
             else:
                 wire.close(1011, "internal error")
         else:
@@ -303,8 +307,12 @@ class WebSocketCycle:
             if self._writer is not None:
                 missing = "before its response was complete"
             error = error or AppError(f"the application returned {missing}")
-            if self._writer is None or self._writer.stage is HEAD:
-                # Nothing of a response has been written.
+            unanswered = self._writer is None or self._writer.stage is HEAD
+            if unanswered and isinstance(error, OffloadFull):
+                wire.answer(503, "the server is busy")
+                report_overload(self, "answered with 503")
+                return
+            if unanswered:
                 wire.answer(503 if cut else 500, "the server is stopping" if cut else "Internal Server Error")
             else:
                 wire.reset()

@@ -10,7 +10,7 @@ from websockets.frames import Close, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 import aioserve
-from aioserve.errors import AppError, ClientDisconnected
+from aioserve.errors import AppError, ClientDisconnected, OffloadFull
 from aioserve.observe.scoreboard import MESSAGES_RECEIVED, MESSAGES_SENT, WEBSOCKETS, WEBSOCKETS_TOTAL
 from aioserve.worker.drain import drain
 from tests.loop.worker.conftest import Client, settle
@@ -250,6 +250,22 @@ async def test_an_application_that_breaks_off_its_response_resets(connect, caplo
 
     assert client.state == "aborted"
     assert "returned before its response was complete" in caplog.text
+
+
+async def test_a_full_offload_queue_is_503_or_1013_and_no_mistake(connect, caplog):
+    app = App()
+    client = connect(app)
+    client.send(HANDSHAKE)
+    await app.do(OffloadFull("full"))
+    assert client.transport.take().startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    client = await opened(connect, app)
+    await app.do(OffloadFull("full"))
+    assert frames(client.transport.take()) == [close_of(1013, "try again later")]
+
+    assert [(record.levelname, record.message.rpartition(": ")[2]) for record in caplog.records] == [
+        ("WARNING", "answered with 503, the offload queue is full"),
+        ("WARNING", "closed with 1013, the offload queue is full"),
+    ]
 
 
 @pytest.mark.parametrize("ending", ["return", ValueError("x")])
