@@ -422,6 +422,17 @@ def test_what_is_left_of_messages_behind_our_close_is_no_mistake():
     assert (stream.ended.by_peer, stream.messages, stream.reply) == (True, [], b"")
 
 
+def test_a_mistake_that_our_close_interrupts_is_one_still():
+    stream = stream_of()
+    # A ping that is too long; how long is still to come, and would by itself be the head of an empty message.
+    stream.feed(b"\x89\xfe")
+    assert stream.ended is None
+    stream.close(1000, "")
+    stream.feed(b"\x82\x80\0\0\0\0")
+
+    assert (stream.ended.code, stream.ended.by_peer, stream.reply) == (1009, False, b"")
+
+
 def test_a_message_in_many_small_reads_takes_little_more_than_its_size():
     size = 50_000
     data = masked(BINARY, bytes(size))
