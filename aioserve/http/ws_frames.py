@@ -393,8 +393,8 @@ class FrameStream:
         self._fail(1007, f"{error.reason} at position {error.start}")
 
     def _fail(self, code: int, reason: str) -> None:
-        if not self._closing:
-            self.reply += close_frame(code, reason)
+        """Refuse a message. Behind our close there is none that could be refused: they are dropped unseen."""
+        self.reply += close_frame(code, reason)
         self._end(Ended(code, reason, by_peer=False))
 
     def _end(self, ended: Ended) -> None:
