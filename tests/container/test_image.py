@@ -6,10 +6,12 @@ it is not, every test here is skipped and says so.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import subprocess
+import tempfile
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 REPO = Path(__file__).resolve().parents[2]
 LAB = REPO.parent / "shared" / "tools" / "container-lab.sh"
+LOCK = Path(tempfile.gettempdir()) / "aioserve-container-lab.lock"
 
 #: A stand-in for the Dockerfile's base image, and what is made on it: names that no other run on this machine has.
 BASE = "localhost/python-base:1"
@@ -56,7 +59,10 @@ pytestmark = [
 
 
 def lab(*arguments: str) -> str:
-    done = subprocess.run(["bash", str(LAB), *arguments], capture_output=True, text=True, check=False)
+    # Test processes side by side would install Debian's packages at the same time, which only one may.
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(["bash", str(LAB), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{arguments}:\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip()
 

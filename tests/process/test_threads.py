@@ -43,12 +43,14 @@ def on_two_loops(server, stack):
 
 
 def test_connections_that_stay_are_spread_evenly():
-    with serve(threads=4) as server, ExitStack() as stack:
-        clients = [stack.enter_context(server.connect()) for _ in range(64)]
-        # 16 each. A machine that is busy with other tests may keep a loop from its turn: then others have its share.
-        loops = loops_of(clients)
-        assert len(loops) == 4
-        assert min(loops.values()) >= 4
+    with serve(threads=4) as server:
+
+        def spread():
+            with ExitStack() as stack:
+                return loops_of([stack.enter_context(server.connect()) for _ in range(64)])
+
+        # A loop that waits for a processor for some milliseconds is passed over; whenever none has to, there are 16 each.
+        wait_until(lambda: set(spread().values()) == {16}, "16 connections on each loop")
 
 
 def test_every_loop_has_its_own_lifespan_and_state():
