@@ -49,7 +49,8 @@ def test_connections_that_stay_are_spread_evenly():
             with ExitStack() as stack:
                 return loops_of([stack.enter_context(server.connect()) for _ in range(64)])
 
-        # A loop that waits for a processor for some milliseconds is passed over; whenever none has to, there are 16 each.
+        # A loop that waits for a processor for some milliseconds is passed over; whenever none has to, there are 16
+        # on each.
         wait_until(lambda: set(spread().values()) == {16}, "16 connections on each loop")
 
 
