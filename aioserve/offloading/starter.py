@@ -66,9 +66,9 @@ class Nursery:
         loop.add_reader(self._control.fileno(), self._readable)
 
     def start(self, child: Ward) -> None:
-        self._children[str(child.name)] = child
         theirs, arena = child.begin(self)
         socket.send_fds(self._control, [f"start {child.name}\n".encode()], [theirs.fileno(), arena])
+        self._children[str(child.name)] = child
         child.begun()
 
     def kill(self, child: Ward) -> None:
@@ -150,5 +150,10 @@ class Nursery:
         self._process.wait()  # it has closed its socket by ending
         children, self._children = self._children, {}
         for child in children.values():
+            if child.pid:
+                # The kernel has killed it, and nobody what it had started: that is in a group of its name, which nobody
+                # else can have as long as one is left. It may have ended in good order, with all of them.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)
             child.died("was lost with the process that had started it")
         self._over.set()
