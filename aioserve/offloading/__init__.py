@@ -7,6 +7,7 @@
     engines     what runs calls: ``children`` (processes of our own), ``executors`` (threads, dask, anybody's)
     nursery     the process that starts, kills and reaps the children; forks where that is safe
     child       what runs in a child
+    foreign     what functions raise, made fit to be carried
     parcel      from objects to bytes and back, large ones through shared memory
     wire        the frames between a worker and its children
 
