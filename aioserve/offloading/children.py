@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from aioserve.errors import OffloadCrashed, OffloadError
 from aioserve.offloading import parcel, relay, wire
 from aioserve.offloading.call import OVER, Call, unfit
+from aioserve.offloading.foreign import plain, shown
 from aioserve.offloading.starter import Nursery
 
 if TYPE_CHECKING:
@@ -81,15 +82,17 @@ class Children:
     def open(self) -> Child:
         settings = self.pool.settings
         self._last += 1
-        child = Child(self, self._last)
+        child: Child | None = None
         try:
+            child = Child(self, self._last)
             if self._nursery is None or self._nursery.gone:
                 self._nursery = Nursery(self.pool.loop, settings.imports, self._start)
             self._nursery.start(child)
         except OSError as error:
+            if child is not None:
+                child.abandon()
             hint = " (whoever this process runs as has to reach it)" if isinstance(error, PermissionError) else ""
-            problem = OffloadError(f"offload: no child can be started: {error}{hint}")
-            self.pool.loop.call_soon(self.pool.cannot_open, child, problem)
+            raise OffloadError(f"offload: no child can be started: {error}{hint}") from error
         return child
 
     def rest(self) -> None:
@@ -107,11 +110,19 @@ class Children:
             # What they do is bounded: they write into arenas and read from them.
             self._threads.shutdown(wait=True)
 
-    def in_thread(self, work: Callable[..., Any], *arguments: object) -> asyncio.Future[Any]:
+    def in_thread(self, work: Callable[..., Any], *arguments: object) -> asyncio.Future[tuple[Any, Exception | None]]:
         """What would keep the loop for too long. Not the loop's own threads: the application may have filled those."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self.pool.settings.workers, "offload")
-        return self.pool.loop.run_in_executor(self._threads, work, *arguments)
+        return self.pool.loop.run_in_executor(self._threads, _outcome, work, *arguments)
+
+
+def _outcome(work: Callable[..., Any], *arguments: object) -> tuple[Any, Exception | None]:
+    """What ``work`` returns, and what it raises: a future does not carry everything that foreign code may raise."""
+    try:
+        return work(*arguments), None
+    except BaseException as error:  # noqa: BLE001  # a foreign __reduce__ or __setstate__
+        return None, plain(error)
 
 
 @final
@@ -140,8 +151,13 @@ class Child:
         self._frames = wire.Frames()
         self._unsent = b""
         self._nursery: Nursery | None = None
-        self._arena = parcel.open_arena()
         self._channel, self._theirs = socket.socketpair()
+        try:
+            self._arena = parcel.open_arena()
+        except OSError:
+            self._channel.close()
+            self._theirs.close()
+            raise
         self._channel.setblocking(False)
         if sys.platform != "linux":
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -168,6 +184,11 @@ class Child:
     def begun(self) -> None:
         """The child has its own copies now."""
         self._theirs.close()
+
+    def abandon(self) -> None:
+        """It could not be started."""
+        self._stage = Stage.GONE
+        self._close()
 
     # What the pool calls.
 
@@ -295,7 +316,7 @@ class Child:
         elif kind == wire.END and call is not None:
             self._pool.answered(call, OVER)
             self._free(call, flags)
-        elif kind == wire.READY and self._stage is Stage.STARTING:
+        elif kind == wire.READY and self._stage is Stage.STARTING and not self._retired:
             self._stage = Stage.IDLE
             self._pool.opened(self)
         elif kind == wire.FAILED and self._stage is Stage.STARTING:
@@ -312,30 +333,31 @@ class Child:
             return
         try:
             value = pickle.loads(body)  # noqa: S301  # from a child of ours
-        except Exception as error:  # noqa: BLE001  # whatever a foreign __setstate__ raises
-            self._broken(call, kind, flags, error)
+        except BaseException as error:  # noqa: BLE001  # whatever a foreign __setstate__ raises, or a module's import
+            self._broken(call, kind, flags, plain(error))
             return
         self._pool.answered(call, value)
         if kind == wire.RESULT:
             self._free(call, flags)
 
-    def _was_read(self, call: Call, kind: int, flags: int, done: asyncio.Future[Any]) -> None:
+    def _was_read(self, call: Call, kind: int, flags: int, done: asyncio.Future[tuple[Any, Exception | None]]) -> None:
         self._copying = False
         if self._stage is Stage.GONE:
             self._close()
             return
         if kind == wire.PIECE:
             self._stage = Stage.RUNNING
-        error = done.exception()
-        if isinstance(error, Exception):
+        value, error = done.result()
+        if error is not None:
             self._broken(call, kind, flags, error)
             return
-        self._pool.answered(call, done.result())
+        self._pool.answered(call, value)
         if kind == wire.RESULT:
             self._free(call, flags)
             return
         if not self._pool.waits_for(call):
-            self.close(call)
+            # It was left, or its time was over, while nothing could be said to the child.
+            self._pool.close_stream(call, "nobody waits for the rest of its stream")
         held, self._held = self._held, []
         for frame in held:
             self._take(*frame)
@@ -360,22 +382,22 @@ class Child:
         self._stage = Stage.IDLE
         self._pool.freed(self, call, tired=bool(flags & wire.RETIRE))
 
-    def _written(self, call: Call, done: asyncio.Future[Any]) -> None:
+    def _written(self, call: Call, done: asyncio.Future[tuple[Any, Exception | None]]) -> None:
         self._copying = False
         if self._stage is not Stage.WRITING:
             self._close()
             return
-        error = done.exception()
+        sizes, error = done.result()
         if isinstance(error, OSError):
             self._pool.failed(call, OffloadError(f"the arguments of {call.name} do not fit into memory: {error}"))
-        elif isinstance(error, Exception):
+        elif error is not None:
             self._pool.failed(call, unfit(call, error))
         if error is not None or not self._pool.waits_for(call):
             self._free(call, 0)
             return
         self._stage = Stage.RUNNING
         kind = wire.STREAM if call.streams else wire.CALL
-        self._send(kind, wire.ARENA, wire.pack_sizes(done.result()))
+        self._send(kind, wire.ARENA, wire.pack_sizes(sizes))
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         data = wire.frame(kind, flags, body)
@@ -421,8 +443,8 @@ def _load(body: bytes) -> ExceptionText:
     """What a function has raised. The child has made sure that it can be unpickled, but its module may be missing."""
     try:
         loaded: ExceptionText = pickle.loads(body)  # noqa: S301  # from a child of ours
-    except Exception as error:  # noqa: BLE001  # whatever a foreign __init__ raises
-        return OffloadError(f"what the function raised cannot be read here: {error}"), ""
+    except BaseException as error:  # noqa: BLE001  # whatever a foreign __init__ raises, or a module's import
+        return OffloadError(f"what the function raised cannot be read here: {shown(error)}"), ""
     return loaded
 
 

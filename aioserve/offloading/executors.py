@@ -26,6 +26,7 @@ from aioserve.errors import OffloadCrashed, OffloadError, OffloadUnfit
 from aioserve.offloading import carried
 from aioserve.offloading.call import OVER, Call
 from aioserve.offloading.child import target_of
+from aioserve.offloading.foreign import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -149,7 +150,7 @@ class Place:
         error: BaseException | None = CancelledError() if done.cancelled() else done.exception()
         if error is not None:
             lost = isinstance(error, (CancelledError, BrokenProcessPool)) or type(error).__name__ in LOST
-            self._pool.failed(call, crash(call, error) if lost else _plain(error))
+            self._pool.failed(call, crash(call, error) if lost else plain(error))
             self._free(call)
         elif not call.streams:
             self._pool.answered(call, done.result())
@@ -180,13 +181,6 @@ LOST: Final = frozenset(("KilledWorker", "FutureCancelledError", "FuturesCancell
 
 def crash(call: Call, error: BaseException) -> OffloadError:
     return OffloadCrashed(f"{call.name} has not returned: the executor lost it: {type(error).__name__}: {error}")
-
-
-def _plain(error: BaseException) -> BaseException:
-    """What a loop can carry: SystemExit and its like mean something else to it."""
-    if isinstance(error, Exception):
-        return error
-    return OffloadError(f"the function raised {type(error).__name__}: {error}")
 
 
 def run(function: Any, arguments: Any, keywords: Any, along: carried.Carried | None) -> Any:

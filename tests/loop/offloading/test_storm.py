@@ -97,7 +97,6 @@ async def test_a_thousand_calls_end_each_in_its_own_way(pool):
     seed = int(os.environ.get("OFFLOAD_SEED") or random.randrange(1 << 32))
     print(f"OFFLOAD_SEED={seed}")
     chance = random.Random(seed)
-    shared_memory = set(os.listdir("/dev/shm"))
     running = await pool(workers=2, queue=CALLS, max_tasks=50)
     tally = Counter()
     gate = asyncio.Semaphore(6)
@@ -124,5 +123,4 @@ async def test_a_thousand_calls_end_each_in_its_own_way(pool):
     assert (after.waiting, after.crashes, after.timeouts) == (0, tally["crash"], tally["timeout"])
     # Nothing is stuck: both lanes still take calls.
     assert await asyncio.gather(*[offload(offloaded.add, number) for number in range(10)]) == list(range(1, 11))
-    assert set(os.listdir("/dev/shm")) == shared_memory
     assert len(arenas()) <= 2
