@@ -134,12 +134,13 @@ async def test_a_factory_of_executors_is_an_engine(pool):
     assert await offload(offloaded.pid) == child
 
 
-async def test_a_broken_executor_fails_its_calls(pool):
-    await pool(engine="tests.loop.offloading.test_executors:one_process")
+async def test_a_broken_executor_fails_its_calls_and_is_replaced(pool):
+    await pool(workers=2, engine="tests.loop.offloading.test_executors:one_process")
+    await asyncio.gather(offload(offloaded.add, 1), offload(offloaded.add, 2))
     with pytest.raises(OffloadCrashed, match="the executor lost it: BrokenProcessPool"):
         await offload(offloaded.leave, 3)
-    with pytest.raises(OffloadCrashed, match="the executor lost it: BrokenProcessPool"):
-        await offload(offloaded.add, 1)
+    # The other lane is still one of the broken executor.
+    assert await asyncio.gather(offload(offloaded.add, 1), offload(offloaded.add, 2)) == [2, 3]
 
 
 @pytest.mark.parametrize(
