@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import ctypes
 import gc
@@ -238,6 +239,14 @@ def signals():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(os.getpid(), number)
     return os.getpid()
+
+
+def write_everywhere():
+    """As a program does that takes a descriptor for another one."""
+    for fd in range(3, 10):
+        with contextlib.suppress(OSError):
+            os.write(fd, b"hello, world")
+    time.sleep(60)
 
 
 def close_everything():

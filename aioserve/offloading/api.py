@@ -204,7 +204,8 @@ class Offload:
                 "with its own functions offloaded begins with: if __name__ == '__main__'"
             )
         for other in [other for other in _seats if other.is_closed()]:
-            del _seats[other]
+            # It was closed without its asynchronous generators, of which the guard is one.
+            _seats.pop(other).pool.abandon()
         seat = _seats[loop] = _Seat(Pool(self._settings, make_engine))
         seat.guard = _until_loop_ends(seat.pool)
         # Its first step, which needs no loop; the loop closes it with all asynchronous generators at its end.

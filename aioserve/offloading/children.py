@@ -110,6 +110,12 @@ class Children:
             # What they do is bounded: they write into arenas and read from them.
             self._threads.shutdown(wait=True)
 
+    def abandon(self) -> None:
+        for house in (*self._leaving, *([self._nursery] if self._nursery is not None else [])):
+            house.abandon()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+
     def in_thread(self, work: Callable[..., Any], *arguments: object) -> asyncio.Future[tuple[Any, Exception | None]]:
         """What would keep the loop for too long. Not the loop's own threads: the application may have filled those."""
         if self._threads is None:
@@ -186,7 +192,7 @@ class Child:
         self._theirs.close()
 
     def abandon(self) -> None:
-        """It could not be started."""
+        """It could not be started, or its loop is closed."""
         self._stage = Stage.GONE
         self._close()
 
@@ -264,8 +270,8 @@ class Child:
 
     def _readable(self) -> None:
         if not self._read() and self._stage is not Stage.GONE:
-            # It may have closed it itself, and live on: then nobody hears what it says. If it is dying, this changes
-            # nothing, and the nursery says how it died.
+            # It may have closed it itself, or written something else into it, and live on: then nobody hears what it
+            # says. If it is dying, this changes nothing, and the nursery says how it died.
             self._loop.remove_reader(self._fd)
             if self._nursery is not None:
                 self._nursery.kill(self)
@@ -277,9 +283,8 @@ class Child:
                 data = self._channel.recv(wire.READ_SIZE)
             except OSError:
                 break
-            if not data:
+            if not data or not self._feed(data):
                 break
-            self._feed(data)
         return self._stage, self._call
 
     def _read(self) -> bool:
@@ -290,16 +295,20 @@ class Child:
             return True
         except OSError:
             return False
-        self._feed(data)
-        return bool(data)
+        return bool(data) and self._feed(data)
 
-    def _feed(self, data: bytes) -> None:
-        for kind, flags, body in self._frames.feed(data):
-            if self._stage is Stage.READING and kind != wire.LOG:
-                # The end of a stream overtakes its last piece, which a thread still reads.
-                self._held.append((kind, flags, body))
-            else:
-                self._take(kind, flags, body)
+    def _feed(self, data: bytes) -> bool:
+        """Act on frames; False if they are none."""
+        try:
+            for kind, flags, body in self._frames.feed(data):
+                if self._stage is Stage.READING and kind != wire.LOG:
+                    # The end of a stream overtakes its last piece, which a thread still reads.
+                    self._held.append((kind, flags, body))
+                else:
+                    self._take(kind, flags, body)
+        except wire.Garbage:
+            return False
+        return True
 
     def _take(self, kind: int, flags: int, body: bytes) -> None:
         if kind == wire.LOG:
@@ -392,12 +401,25 @@ class Child:
             self._pool.failed(call, OffloadError(f"the arguments of {call.name} do not fit into memory: {error}"))
         elif error is not None:
             self._pool.failed(call, unfit(call, error))
-        if error is not None or not self._pool.waits_for(call):
+        if error is not None:
             self._free(call, 0)
+            return
+        if not self._pool.waits_for(call):
+            # What was written takes memory until the child has read it, which it will not.
+            self._copying = True
+            trimming = self._children.in_thread(parcel.trim, self._arena, sum(sizes))
+            trimming.add_done_callback(lambda _: self._trimmed(call))
             return
         self._stage = Stage.RUNNING
         kind = wire.STREAM if call.streams else wire.CALL
         self._send(kind, wire.ARENA, wire.pack_sizes(sizes))
+
+    def _trimmed(self, call: Call) -> None:
+        self._copying = False
+        if self._stage is Stage.WRITING:
+            self._free(call, 0)
+        else:
+            self._close()
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         data = wire.frame(kind, flags, body)
@@ -427,10 +449,10 @@ class Child:
 
     def _close(self) -> None:
         if self._channel.fileno() >= 0:
-            self._loop.remove_reader(self._fd)
-            if self._unsent:
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._fd)
                 self._loop.remove_writer(self._fd)
-                self._unsent = b""
+            self._unsent = b""
             self._channel.close()
         self._theirs.close()
         # A thread that still uses it closes it: another file would have its number by then.

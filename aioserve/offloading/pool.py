@@ -75,6 +75,9 @@ class Engine(Protocol):
     async def shut(self) -> None:
         """End whatever is left."""
 
+    def abandon(self) -> None:
+        """The loop is closed: end whatever is left without it, and without waiting."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +264,12 @@ class Pool:
             self._idling.cancel()
         await self._engine.shut()
         self._publish()
+
+    def abandon(self) -> None:
+        """``close`` for a pool whose loop was closed before it, and with it everybody who waits."""
+        if not self.closed:
+            self.closed = True
+            self._engine.abandon()
 
     def snapshot(self) -> Snapshot:
         row = self._row

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, final
 
@@ -37,6 +38,9 @@ class Ward(Protocol):
 
     def begun(self) -> None:
         """The process has its own copies of these."""
+
+    def abandon(self) -> None:
+        """The loop is closed."""
 
     def died(self, how: str, /) -> None:
         """The process has ended; ``how`` goes on from "it"."""
@@ -82,6 +86,16 @@ class Nursery:
         """Let it end, and its children with it."""
         if not self.gone:
             self._control.shutdown(socket.SHUT_WR)
+
+    def abandon(self) -> None:
+        """``shut`` where there is no loop any more."""
+        if not self.gone:
+            self.gone = True
+            self._control.close()
+            for child in self._children.values():
+                child.abandon()
+            # It ends in a moment, for which nobody here should stand still.
+            threading.Thread(target=self._process.wait, name="offload: the end of a nursery", daemon=True).start()
 
     async def ended(self) -> None:
         """Return once it has ended, which takes a moment if a child does not leave by itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import logging
@@ -11,6 +12,7 @@ import pickle
 import resource
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -19,8 +21,8 @@ import aioserve
 from aioserve import OffloadClosed, OffloadCrashed, OffloadError, OffloadFull, OffloadTimeout, OffloadUnfit, offload
 from aioserve.offloading.children import Children
 from tests import offloaded
-from tests.loop.offloading.conftest import begun, descendants, until
-from tests.process.servers import processes
+from tests.loop.offloading.conftest import arenas, begun, descendants, until
+from tests.process.servers import REPO, processes, wait_until
 
 
 async def test_a_result_comes_back_from_another_process(pool):
@@ -101,6 +103,13 @@ async def test_an_argument_that_ends_a_process_is_unfit(pool):
     await pool()
     with pytest.raises(OffloadUnfit, match="SystemExit: 3"):
         await offload(offloaded.give_back, ["x" * 200_000, offloaded.Mine(None, 1)], timeout=5)
+    assert await offload(offloaded.add, 1) == 2
+
+
+async def test_a_child_that_writes_anything_into_its_socket_has_crashed(pool):
+    await pool()
+    with pytest.raises(OffloadCrashed, match="SIGKILL"):
+        await offload(offloaded.write_everywhere, timeout=10)
     assert await offload(offloaded.add, 1) == 2
 
 
@@ -320,6 +329,8 @@ async def test_a_cancelled_call_with_large_data_leaves_its_child_alone(pool):
     await asyncio.gather(task, return_exceptions=True)
     assert await offload(offloaded.pid) == first
     assert running.snapshot().kills == 0
+    (arena,) = arenas()
+    assert os.stat(arena).st_size == 0
 
 
 async def test_children_are_replaced_after_so_many_calls(pool):
@@ -361,6 +372,33 @@ async def test_the_loss_of_the_process_that_starts_them_fails_what_runs_and_no_m
         await task
     await until(lambda: child not in descendants(), "the child has ended")
     assert await offload(offloaded.add, 1) == 2
+
+
+@pytest.mark.parametrize("fork", ["", "os.fork() or time.sleep(30)"])
+def test_what_a_call_has_started_dies_with_a_killed_worker(tmp_path, fork):
+    """Even if a process that it has forked still holds its end of every socket."""
+    program = f"""
+import asyncio, os, time
+from aioserve import offload
+from tests import offloaded
+
+async def main():
+    await offload(offloaded.add, 1)
+    {fork}
+    await offload(offloaded.start_a_program, {str(tmp_path / "program")!r})
+
+asyncio.run(main())
+"""
+    worker = subprocess.Popen([sys.executable, "-c", program], cwd=REPO, process_group=0)
+    try:
+        wait_until((tmp_path / "program").exists, "the call has begun")
+        started = int(wait_until((tmp_path / "program").read_text, "the program has started"))
+        worker.kill()
+        worker.wait()
+        wait_until(lambda: started not in processes() or is_zombie(started), "the program has ended")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("start", ["auto", "spawn"])
@@ -526,6 +564,26 @@ def test_it_works_without_a_server_and_ends_with_the_loop():
     started = asyncio.run(main()) - before
     assert len(started) == 2
     assert not descendants() & started
+
+
+def test_a_loop_that_is_closed_with_calls_in_flight_leaves_nothing_to_the_next(tmp_path):
+    async def main():
+        task = asyncio.create_task(offload(offloaded.touch_and_sleep, tmp_path / "begun", 60))
+        await begun(tmp_path / "begun")
+        return task
+
+    def close_early():
+        loop = asyncio.new_event_loop()
+        task = loop.run_until_complete(main())
+        loop.close()
+        task.get_coro().close()
+
+    before, open_before = descendants(), len(os.listdir("/proc/self/fd"))
+    close_early()
+    assert len(descendants() - before) == 2
+    assert asyncio.run(offload(offloaded.add, 1)) == 2
+    wait_until(lambda: descendants() <= before, "all have ended")
+    assert len(os.listdir("/proc/self/fd")) == open_before
 
 
 def test_settings_without_a_server_are_configured_in_the_program(monkeypatch):

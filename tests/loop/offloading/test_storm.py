@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from aioserve import OffloadCrashed, OffloadFull, OffloadTimeout, offload
 from tests import offloaded
+from tests.loop.offloading.conftest import arenas
 
 CALLS = 1000
 LARGE = 3 << 20
@@ -77,15 +76,6 @@ async def streamed(chance):
             break
     assert seen == list(range(min(stop, 10)))
     return "result"
-
-
-def arenas():
-    """The descriptors of shared memory that this process has."""
-    found = []
-    for fd in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the one that lists them
-            found += [fd] * ("memfd" in os.readlink(fd))
-    return found
 
 
 KINDS = {plain: 40, large: 15, failing: 10, crashing: 5, leaving: 5, timing_out: 10, cancelled: 10, streamed: 5}
