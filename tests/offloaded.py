@@ -167,6 +167,25 @@ def unpack_mine(victim, load):
     return load
 
 
+class Slow:
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return unpack_slowly, (self.victim, "x" * 200_000)
+
+
+def unpack_slowly(victim, load):
+    if victim == os.getpid():
+        time.sleep(1.0)
+    return load
+
+
+def piece_that_is_slow_to_read(victim):
+    yield Slow(victim)
+    time.sleep(60)
+
+
 def make_mine(victim, size):
     return Mine(victim, size)
 
