@@ -7,10 +7,15 @@ right by what the kernel says of the feed, whenever that knows better.
 A slot is *late* from the moment when something has waited for it longer than ``LATE`` without anything being taken. It
 gets nothing until it has taken all, and what waits may be taken back. A probe takes its place in the feed, and
 shows when the worker is back.
+
+When the dispatcher has overslept itself (``Alarm``), the machine had no processor for it, and probably none for the
+worker either. That says nothing of the worker, whose time begins anew; but not for ever, because a machine may be so
+busy all the time.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.accept.passing import MOST
@@ -32,6 +37,30 @@ LATE: Final = 0.003
 #: Seconds after which a connection that was taken and did not open is no longer believed to: its client has left.
 FORGOTTEN: Final = 1.0
 
+#: Seconds. Timers are a millisecond coarse; who wakes so much later than it meant to was not given a processor.
+OVERSLEPT: Final = 0.0015
+
+#: Seconds. Who has taken nothing for so long is late, whatever the machine does: five times ``LATE``.
+INEXCUSABLE: Final = 0.015
+
+
+@final
+class Alarm:
+    """When somebody means to be awake again; ``set`` it before each sleep."""
+
+    def __init__(self) -> None:
+        self._due = math.inf
+
+    def set(self, due: float) -> None:
+        self._due = due
+
+    def overslept(self, now: float) -> bool:
+        """Whether the sleep has lasted clearly longer; said once."""
+        if now - self._due < OVERSLEPT:
+            return False
+        self._due = math.inf
+        return True
+
 
 @final
 class Lane:
@@ -50,6 +79,7 @@ class Lane:
         self._opened: Final = [0] * len(seats)  # what each seat's total was
         self._pending = 0  # sent, and not open yet
         self._since = 0.0  # nothing has been taken, or opened, since then
+        self._excused = 0.0  # and is to be reckoned from then on
 
     def look(self, waiting: int, now: float, *, avoided: bool) -> None:
         """Take in what the scoreboard and the feed say."""
@@ -94,9 +124,13 @@ class Lane:
         self.room = 0
         return True
 
+    def excuse(self, now: float) -> None:
+        """Nothing was taken, and it need not be the worker's fault."""
+        self._excused = now
+
     def due(self) -> float:
         """When it becomes late, if nothing is taken."""
-        return self._since + LATE
+        return min(max(self._since, self._excused) + LATE, self._since + INEXCUSABLE)
 
     def sent(self, count: int, now: float) -> None:
         if not self.waiting:

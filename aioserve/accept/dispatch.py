@@ -11,6 +11,7 @@ slot that is taken away is marked in memory that the dispatcher reads before it 
 
 from __future__ import annotations
 
+import logging
 import mmap
 import socket
 import struct
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from aioserve.accept.sockets import SocketOptions
     from aioserve.config.addresses import Address
     from aioserve.observe.scoreboard import Row
+
+log = logging.getLogger("aioserve")
 
 #: A byte per slot, and nobody has more than 2,048 (twice the 1,024 workers that there may be).
 _PAGE: Final = 4096
@@ -170,8 +173,8 @@ class Dispatch:
         others = [out for other, (out, _) in self._feeds.items() if other != slot]
         while (message := passing.receive(self._feeds[slot][1])) is not None and message[0]:
             origins, descriptors = message
-            if descriptors and others:
-                passing.send(others[0], origins, descriptors)
+            if descriptors and not any(passing.send(out, origins, descriptors) for out in others):
+                log.warning("%d connections of a worker that has gone found no room with another", len(descriptors))
             for descriptor in descriptors:
                 socket.close(descriptor)
 

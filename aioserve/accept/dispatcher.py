@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.accept import passing
-from aioserve.accept.balance import Choice, Lane
+from aioserve.accept.balance import Alarm, Choice, Lane
 from aioserve.accept.sockets import BROKEN, NO_ROOM_SECONDS
 from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
@@ -87,6 +87,7 @@ class Dispatching:
         self._listening = False
         self._shut_until = 0.0
         self._look_at_all = 0.0
+        self._alarm: Final = Alarm()
         self._leaving = self._quick = False
 
     def add(self, slot: int, seats: Sequence[memoryview], out: socket.socket, back: socket.socket) -> None:
@@ -136,12 +137,18 @@ class Dispatching:
         return 0
 
     def _turn(self) -> None:
-        for descriptor, _ in self._poll.poll(self._patience(self._clock())):
+        now = self._clock()
+        patience = self._patience(now)
+        self._alarm.set(now + patience)
+        for descriptor, _ in self._poll.poll(patience):
             if descriptor in self._calls:  # its slot may have gone with what came before in this turn
                 self._calls[descriptor]()
         if self._leaving:
             return
         now = self._clock()
+        if self._alarm.overslept(now):
+            for lane in self._lanes.values():
+                lane.excuse(now)
         self._look(now)
         self._take_back(now)
         self._give(now)

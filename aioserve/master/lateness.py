@@ -14,7 +14,8 @@ none: that is what keeps the thousandth connection beside a habitual blocker fro
 Helpers are those with nothing in their own queue, of workers that do not accept as fast as they can. At a saturated
 server there are none, and nobody is told: a worker that gets no processor for some milliseconds is late, too, and to
 watch it would cost the others a seventh of their CPU per connection for nothing. Only what has waited for ten times as
-long is everybody's business who accepts at all.
+long is everybody's business who accepts at all. When the master itself got no processor (it has overslept), the worker
+need not have had one either: then it is given the time of one more look, once.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class _State:
     hold: float = 0.0
     until: float = 0.0  # it is watched at least so long
     accepted: bool = True  # since it was late last
+    excused: bool = False  # waits_since was put off once, for these that wait
 
 
 @final
@@ -86,13 +88,15 @@ class Lateness:
         total: int,
         opened: Callable[[int], int],
         idlest: Callable[[], Sequence[int]],
+        *,
+        overslept: bool = False,
     ) -> list[int]:
         """Take in what there is to see; the slots that are late from now on, and have been given helpers.
 
         ``waiting``: slots with connections in their queue. ``total``: how many all workers have accepted.
         ``opened``: how many connections the workers of a slot have accepted from it so far, siblings not
         counted. ``idlest``: slots whose workers serve, in the order in which they should help; asked for only
-        when somebody is late.
+        when somebody is late. ``overslept``: this look comes clearly later than it was to.
         """
         if not waiting and not self._open:
             return []
@@ -106,7 +110,8 @@ class Lateness:
                 state.waits_since = None
             if slot not in waiting:
                 state.waits_since = None
-            elif state.waits_since is None:
+            elif state.waits_since is None or (overslept and not state.excused):
+                state.excused = state.waits_since is not None
                 state.waits_since, state.total = now, total
             elif now - state.waits_since >= PATIENCE:
                 late.append(slot)

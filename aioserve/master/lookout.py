@@ -16,6 +16,7 @@ import selectors
 import time
 from typing import TYPE_CHECKING, Final, final
 
+from aioserve.accept.balance import OVERSLEPT
 from aioserve.accept.orders import Watch
 from aioserve.accept.sockets import queue_length
 from aioserve.master.events import Exited, Ready, Unlisten
@@ -103,7 +104,7 @@ class Lookout:
             self._stir(now)
 
     def tick(self, now: float) -> None:
-        self._look(now)
+        self._look(now, overslept=self._wake_at is not None and now - self._wake_at >= OVERSLEPT)
 
     def close(self) -> None:
         """Give up the descriptor: at the end, or in a new process, which must not change what the master waits for."""
@@ -153,12 +154,12 @@ class Lookout:
     def _arrived(self) -> None:
         self._stir(time.monotonic())
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: float, *, overslept: bool = False) -> None:
         assert self._epoll is not None
         lateness, watched = self._lateness, self._lateness.watched
         waiting = {self._slots[descriptor] for descriptor, _ in self._epoll.poll(0)}
         total = sum([cells[CONNECTIONS_TOTAL] for cells in self._cells])
-        for slot in lateness.look(now, waiting, total, self._opened, self._idlest):
+        for slot in lateness.look(now, waiting, total, self._opened, self._idlest, overslept=overslept):
             self._count(slot)
         if lateness.watched is not watched:
             self._tell()

@@ -90,9 +90,10 @@ def bind(server: Requests) -> None:
 
 
 def unbind(server: Requests) -> None:
-    for seat in _seats.values():
-        if server in seat.servers:
-            seat.servers.remove(server)
+    """In the loop that it was bound in: other threads come and go in ``_seats`` meanwhile."""
+    seat = _seats.get(asyncio.get_running_loop())
+    if seat is not None and server in seat.servers:
+        seat.servers.remove(server)
 
 
 @final
@@ -203,9 +204,10 @@ class Offload:
                 "offload() was called in an offloaded function: call the function itself; a program that is started "
                 "with its own functions offloaded begins with: if __name__ == '__main__'"
             )
-        for other in [other for other in _seats if other.is_closed()]:
-            # It was closed without its asynchronous generators, of which the guard is one.
-            _seats.pop(other).pool.abandon()
+        for other in list(_seats):  # a copy: loops of other threads come and go meanwhile
+            if other.is_closed() and (left := _seats.pop(other, None)) is not None and left.pool.loop is other:
+                # It was closed without its asynchronous generators, of which the guard is one.
+                left.pool.abandon()
         seat = _seats[loop] = _Seat(Pool(self._settings, make_engine))
         seat.guard = _until_loop_ends(seat.pool)
         # Its first step, which needs no loop; the loop closes it with all asynchronous generators at its end.

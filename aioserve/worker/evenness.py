@@ -109,9 +109,11 @@ class PoliteDoor:
         self._balance: Final = balance
         self._busy_until = 0.0
         self._again: asyncio.TimerHandle | None = None
+        self._closed = False
         self._door = PolledDoor(loop, listener, self._come)
 
     def close(self) -> None:
+        self._closed = True
         if self._again is not None:
             self._again.cancel()
             self._again = None
@@ -134,4 +136,6 @@ class PoliteDoor:
             taken = True
         if taken:
             self._busy_until = self._loop.time() + BUSY_SECONDS
+        if self._closed:  # the gate has paused over it
+            return
         self._door = PolledDoor(self._loop, self._listener, self._come)

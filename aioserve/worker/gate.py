@@ -19,9 +19,7 @@ import asyncio
 import functools
 import inspect
 import logging
-import math
 import os
-import resource
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
@@ -67,7 +65,7 @@ class Gate:
     """Accepts for ``connect``, which makes the protocol of a new connection from its listener.
 
     ``tell`` is told whether it accepts, before that is so. With ``hand_on`` that is called for each accepted socket,
-    which does not block, instead of serving it here.
+    which does not block, instead of serving it here. ``places`` says how many more connections may be open.
     """
 
     def __init__(
@@ -79,6 +77,7 @@ class Gate:
         backlog: int,
         tell: Callable[[bool], None] | None = None,
         hand_on: HandOn | None = None,
+        places: Callable[[], int] | None = None,
     ) -> None:
         self._loop: Final = loop
         self._listeners: Final = listeners
@@ -87,10 +86,9 @@ class Gate:
         self._tell: Final = tell or (lambda _accepts: None)
         self._hand_on: Final[HandOn] = hand_on or self.take
         self._serves: Final = hand_on is None
+        self._places: Final = places
         #: Connections that were given to ``take`` and broke before they could be served.
         self.broken = 0
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._last_free: Final = soft - min(passing.MOST, soft // 6) if soft != resource.RLIM_INFINITY else math.inf
         self._doors: list[Door] = []
         self._wanted = False
         self._closed = False
@@ -156,21 +154,12 @@ class Gate:
         """How many connections wait in the kernel's queues."""
         return 0 if self._closed else sum(queue_length(listener.sock) for listener in self._listeners)
 
-    def is_short(self) -> bool:
-        """Whether a message may bring more descriptors than are free: the kernel would close those without a place.
+    def is_short(self, feed: Feed) -> bool:
+        """Whether the next message may bring more descriptors than are free: the kernel would close the others.
 
-        The kernel gives the lowest number that is free, so one tells how many are taken: 1 us for each message.
+        Exactly: the lowest number that is free says nothing, because connections that have closed leave gaps.
         """
-        lowest = self._lowest_free()
-        return lowest is None or lowest > self._last_free
-
-    def _lowest_free(self) -> int | None:
-        try:
-            lowest = os.dup(self._listeners[0].sock.fileno())
-        except OSError:
-            return None
-        os.close(lowest)
-        return lowest
+        return not self.has_room(min(passing.waiting(feed.sock), passing.MOST))
 
     def has_room(self, count: int) -> bool:
         """Whether ``count`` descriptors are free: the kernel is asked for them, and has them back at once.
@@ -251,6 +240,13 @@ class Gate:
 
     def adopt(self, listener: Listener) -> bool:
         """Accept one connection and serve it; False if none waits. Raises ``OSError`` if it cannot be had."""
+        # Some turns go by before one that was accepted is open, and there may be many doors. At the end all are served.
+        if self._places is not None and not self._closed:
+            places = self._places()
+            if len(self._adopting) >= places:
+                if places <= 0:  # nobody has seen it, because the doors were just being opened
+                    self.pause()
+                return False
         try:
             sock, _ = listener.sock.accept()
         except (BlockingIOError, InterruptedError):
@@ -339,7 +335,6 @@ class PolledDoor:
         self._open()
 
     def close(self) -> None:
-        self._closed = True
         if self._again is not None:
             self._again.cancel()
         self._loop.remove_reader(self._listener.sock)
@@ -375,7 +370,7 @@ class _Fed:
         self._loop.remove_reader(self._feed.sock)
 
     def _readable(self) -> None:
-        if self._gate.is_short():
+        if self._gate.is_short(self._feed):
             self._gate.pause()  # until the server's next beat, or until a connection has closed
         elif self._gate.take_message(self._feed) is None:
             self.close()  # dispatcher and master have gone, and the worker is about to notice

@@ -309,7 +309,9 @@ class Server:
         self._beat_due = self.loop.time()
         self._tick()
         self._cells[CONNECTIONS_LIMIT] = self.connection_limit
-        self._gate = Gate(self.loop, listeners, _protocol(self), backlog=backlog, tell=self._say_accepting)
+        self._gate = Gate(
+            self.loop, listeners, _protocol(self), backlog=backlog, tell=self._say_accepting, places=self._places
+        )
         self._gate.stealing = self.stealing
         await self._gate.open()
         self._cells[PHASE] = Phase.READY
@@ -399,6 +401,9 @@ class Server:
             self._polite = False
             gate.pause()
             gate.resume()
+
+    def _places(self) -> int:
+        return self.connection_limit - self.connections
 
     def _say_accepting(self, accepting: bool) -> None:
         self._cells[ACCEPTING] = accepting

@@ -7,17 +7,19 @@ one, the loop the other, and each number has one thread that writes it. Ties go 
 
 Nobody waits behind a busy loop while another is idle: a loop that has not looked into its inbox for ``LATE`` is
 late. It gets nothing more, and what still lies in its inbox goes to a loop that is not. While all are late, nothing is
-accepted, so that other workers at the same socket can.
+accepted, so that other workers at the same socket can. When the main loop itself has overslept, it had no processor, or
+no interpreter lock, and the other loops may have had none either: their time begins anew (``aioserve.accept.balance``).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
 
-from aioserve.accept.balance import LATE
+from aioserve.accept.balance import INEXCUSABLE, LATE, Alarm
 from aioserve.observe.scoreboard import (
     ACCEPTING,
     CONNECTIONS,
@@ -33,7 +35,7 @@ from aioserve.worker.server import room, spare_descriptors
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aioserve.accept.base import Listener, Source
     from aioserve.observe.scoreboard import Row
@@ -53,7 +55,10 @@ ROOM_BEATS: Final = 5
 class Lane:
     """One loop. All but ``receive`` and ``answered`` is the usher's."""
 
-    __slots__ = ("answered", "asked", "asked_at", "closed", "handed", "inbox", "loop", "patience", "seen", "server")
+    __slots__ = (
+        "answered", "asked", "asked_at", "closed", "excused_at", "handed", "inbox", "loop", "patience", "seen",
+        "server",
+    )  # fmt: skip
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, *, patience: float = LATE) -> None:
         self.patience = patience
@@ -68,6 +73,8 @@ class Lane:
         #: ``answered`` when it was last looked at, and since when it has not changed although it should.
         self.seen = 0
         self.asked_at = 0.0
+        #: That is to be reckoned from here on, within bounds.
+        self.excused_at = 0.0
         #: The loop has gone.
         self.closed = False
 
@@ -92,7 +99,10 @@ class Lane:
         if answered != self.seen:
             self.seen = answered
             self.asked_at = now
-        return self.asked != answered and now - self.asked_at > self.patience and not self.closed
+        if self.asked == answered or self.closed:
+            return False
+        since = max(self.asked_at, self.excused_at)
+        return now - since > self.patience or now - self.asked_at > max(self.patience, INEXCUSABLE)
 
     def rank(self, now: float) -> tuple[bool, bool, int]:
         """The lower, the sooner it gets the next connection."""
@@ -123,8 +133,10 @@ class Usher:
         *,
         backlog: int,
         row: Row,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._loop: Final = loop
+        self._clock: Final = clock
         self._lanes: Final = lanes
         self._limit: Final = settings.limit_connections or spare_descriptors()
         self._room: Final = room()
@@ -139,6 +151,7 @@ class Usher:
         self._has_room = True
         self._full = False
         self._timer: asyncio.TimerHandle | None = None
+        self._alarm: Final = Alarm()
         self._closed = False
 
     async def open(self) -> None:
@@ -159,7 +172,7 @@ class Usher:
             had_room, self._has_room = self._has_room, self._gate.has_room(self._room)
             if had_room and not self._has_room:
                 log.warning("fewer than %d descriptors are free: accepting pauses until there are more", self._room)
-        self._settle(perf_counter())
+        self._settle(self._now())
         self._cells[QUEUE] = self._gate.waiting()
         self.publish()
 
@@ -175,7 +188,7 @@ class Usher:
         self._accepted += 1
         if not self._called:
             self._loop.call_soon(self._hand_over)
-        now = perf_counter()
+        now = self._now()
         self._give(self._choose(now), listener, sock)
         self._left -= 1
         if self._left <= 0:
@@ -195,19 +208,19 @@ class Usher:
         self._called.add(lane)
 
     def _hand_over(self) -> None:
-        now = perf_counter()
+        now = self._clock()
         for lane in self._called:
             if not lane.closed:
                 lane.ask(now)
         self._called.clear()
         self.publish()
         if self._timer is None and not self._closed:
-            self._timer = self._loop.call_later(LATE, self._look)
+            self._look_in(LATE, now)
 
     def _look(self) -> None:
         """Take back what a late loop has not come to, as long as another can serve it."""
         self._timer = None
-        now = perf_counter()
+        now = self._now()
         late = [lane for lane in self._lanes if lane.is_late(now)]
         behind = [lane for lane in self._lanes if lane.closed or lane in late]
         if len(behind) < len(self._lanes):
@@ -220,9 +233,23 @@ class Usher:
         self._settle(now)
         if self._timer is None:
             if late or any(lane.inbox for lane in self._lanes):
-                self._timer = self._loop.call_later(LATE, self._look)
+                self._look_in(LATE, now)
             elif self._full:
-                self._timer = self._loop.call_later(FULL_SECONDS, self._look)
+                self._look_in(FULL_SECONDS, now)
+            else:
+                self._alarm.set(math.inf)
+
+    def _look_in(self, seconds: float, now: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._look)
+        self._alarm.set(now + seconds)
+
+    def _now(self) -> float:
+        """The time, once the loops have been excused if it is later than it should be."""
+        now = self._clock()
+        if self._alarm.overslept(now):
+            for lane in self._lanes:
+                lane.excused_at = now
+        return now
 
     def _take_back(self, lane: Lane, now: float) -> None:
         while lane.inbox:

@@ -41,13 +41,16 @@ def sockets_of(pid):
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_connections_that_are_held_are_spread_evenly(loop):
-    with serve("--loop", loop, workers=4) as server, ExitStack() as stack:
-        clients = [stack.enter_context(server.connect()) for _ in range(64)]
-        held = Counter(client.get("/pid").text for client in clients)
+    with serve("--loop", loop, workers=4) as server:
 
-    assert len(held) == 4
-    # On a machine that lets a worker wait for its turn, one may be given to another instead.
-    assert max(held.values()) - min(held.values()) <= 2
+        def spread():
+            with ExitStack() as stack:
+                clients = [stack.enter_context(server.connect()) for _ in range(64)]
+                return Counter(client.get("/pid").text for client in clients)
+
+        # A worker that waits for a processor for some milliseconds is passed over, and of 64 that come at once all
+        # may have come by then. Whenever none has to, there are 16 on each.
+        wait_until(lambda: set(spread().values()) == {16}, "16 connections on each worker")
 
 
 def test_killed_dispatcher_takes_only_what_it_had_not_passed_on_and_is_replaced():

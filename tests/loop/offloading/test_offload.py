@@ -19,6 +19,7 @@ import pytest
 
 import aioserve
 from aioserve import OffloadClosed, OffloadCrashed, OffloadError, OffloadFull, OffloadTimeout, OffloadUnfit, offload
+from aioserve.offloading import api
 from aioserve.offloading.children import Children
 from tests import offloaded
 from tests.loop.offloading.conftest import arenas, begun, descendants, until
@@ -651,3 +652,30 @@ def test_a_guests_full_queue_is_its_error():
 def test_the_package_says_what_it_has():
     assert aioserve.offload is offload
     assert {"offload", "OffloadFull", "OffloadTimeout", "OffloadCrashed"} <= set(aioserve.__all__)
+
+
+async def test_a_server_leaves_its_own_loop_while_loops_of_other_threads_end(pool):
+    await pool()
+    server, elsewhere = Bystander(), asyncio.new_event_loop()
+
+    class Ending:
+        """The seat of a loop that ends the moment that somebody looks at it."""
+
+        @property
+        def servers(self):
+            del api._seats[elsewhere]
+            return []
+
+    api.bind(server)
+    api._seats[elsewhere] = Ending()
+    try:
+        api.unbind(server)
+        assert server not in api._seats[asyncio.get_running_loop()].servers
+    finally:
+        api._seats.pop(elsewhere, None)
+        elsewhere.close()
+
+
+class Bystander:
+    def find(self, task):
+        return None

@@ -192,6 +192,27 @@ def test_a_door_that_closes_in_that_moment_stays_closed(listener):
     assert asyncio.run(main()) == []
 
 
+def test_a_door_that_is_closed_by_what_it_calls_stays_closed(listener):
+    async def main():
+        loop, scene = asyncio.get_running_loop(), Scene(0)
+        scene.mine[CONNECTIONS] = 100
+        called = []
+
+        def accept(_listener):
+            called.append(loop.time())
+            door.close()
+            return False
+
+        door = PoliteDoor(loop, listener, accept, scene.balance)
+        with socket.create_connection(listener.sock.getsockname()):
+            while not called:
+                await asyncio.sleep(0)
+        return called, loop.remove_reader(listener.sock)
+
+    called, reads = asyncio.run(main())
+    assert (len(called), reads) == (1, False)
+
+
 def test_without_descriptors_it_is_left_alone_for_a_while(listener, caplog):
     async def main():
         scene = Scene(0)

@@ -89,6 +89,51 @@ def test_a_paused_gate_leaves_connections_in_the_queue_until_it_resumes(run):
         assert run(main()) == b"tcp"
 
 
+def test_no_more_are_adopted_than_there_are_places_until_the_end(run):
+    tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
+
+    async def main():
+        opened = []
+
+        def connect(listener):
+            opened.append(listener)
+            return Greeter(listener)
+
+        listener = Listener(sock=tcp, address="tcp", server=None)
+        gate = Gate(asyncio.get_running_loop(), [listener], connect, backlog=16, places=lambda: 2 - len(opened))
+        clients = [socket.create_connection(tcp.getsockname()) for _ in range(5)]
+        for client in clients:
+            client.setblocking(False)
+        adopted = [gate.adopt(listener) for _ in range(5)]
+        answers = [await receive(client) for client in clients[:2]]
+        assert len(opened) == 2
+        await gate.close(take_queue=True)
+        return adopted, answers + [await receive(client) for client in clients[2:]]
+
+    assert run(main()) == ([True, True, False, False, False], [b"tcp"] * 5)
+
+
+def test_a_gate_that_has_opened_without_a_place_pauses_and_does_not_spin():
+    tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
+
+    async def main():
+        places = 0
+        listener = Listener(sock=tcp, address="tcp", server=None)
+        gate = Gate(asyncio.get_running_loop(), [listener], Greeter, backlog=16, places=lambda: places)
+        await gate.open()
+        waiting = asyncio.ensure_future(greeting(tcp))
+        while gate.accepting:
+            await asyncio.sleep(0)
+        places = 1
+        gate.resume()
+        answer = await waiting
+        await gate.close(take_queue=False)
+        return answer
+
+    with tcp:
+        assert asyncio.run(main()) == b"tcp"
+
+
 def test_a_closed_gate_does_not_resume_what_was_under_way(run):
     tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
 
@@ -310,7 +355,8 @@ def test_a_gate_whose_dispatcher_and_master_have_gone_does_not_spin(run):
         run(main(passed))
 
 
-def test_a_gate_that_is_short_of_descriptors_takes_no_message(run):
+@pytest.mark.parametrize("gaps", [0, 1])
+def test_a_gate_that_is_short_of_descriptors_takes_no_message(run, gaps):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def main(passed):
@@ -318,14 +364,19 @@ def test_a_gate_that_is_short_of_descriptors_takes_no_message(run):
         gate = Gate(loop, [passed.feed], Greeter, backlog=16)
         await gate.open()
         clients = passed.connect(0, 1)
+        taken = [os.dup(0) for _ in range(8)]
         lowest = os.dup(0)
         os.close(lowest)
+        for descriptor in taken[:gaps]:
+            os.close(descriptor)
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
             while gate.accepting:
                 await asyncio.sleep(0)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in taken[gaps:]:
+                os.close(descriptor)
         assert passing.waiting(passed.back) == 2
         gate.resume()
         answers = [await receive(client) for client in clients]

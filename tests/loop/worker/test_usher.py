@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from aioserve.accept.balance import LATE
+from aioserve.accept.balance import INEXCUSABLE, LATE
 from aioserve.accept.base import Listener
 from aioserve.observe.scoreboard import CONNECTIONS, CONNECTIONS_TOTAL, LATE_TOTAL, RETAKEN_TOTAL, Scoreboard
 from aioserve.worker.usher import Lane, Usher
@@ -89,7 +89,7 @@ class Hall:
 async def hall():
     opened = []
 
-    async def open_hall(lanes=2, limit=0, patience=60.0):
+    async def open_hall(lanes=2, limit=0, patience=60.0, **more):
         sock = socket.create_server(("127.0.0.1", 0), backlog=64)
         lanes = [Lane(LaneServer(), LaneLoop(), patience=patience) for _ in range(lanes)]
         row = Scoreboard(1).row(0, 0)
@@ -100,6 +100,7 @@ async def hall():
             SimpleNamespace(limit_connections=limit),
             backlog=64,
             row=row,
+            **more,
         )
         opened.append(Hall(usher, lanes, sock.getsockname()[1], row))
         await usher.open()
@@ -159,6 +160,20 @@ async def test_what_a_late_loop_has_not_come_to_goes_to_another(hall):
     assert hall.taken == [2, 6]
 
 
+async def test_a_main_loop_that_has_overslept_blames_nobody_and_looks_again(hall):
+    now = 100.0
+    hall = await hall(patience=LATE, clock=lambda: now)
+    hall.lanes[1].patience = 60.0
+    await hall.arrive(2)
+    now += 2 * LATE
+    hall.usher._look()
+    assert hall.row.cells[LATE_TOTAL] == 0
+    now += 1.1 * LATE
+    hall.usher._look()
+    assert hall.row.cells[LATE_TOTAL] == 1
+    assert hall.waiting == [0, 2]
+
+
 async def test_while_all_loops_are_late_connections_wait_for_other_workers(hall):
     hall = await hall(patience=LATE)
     await hall.arrive(2)
@@ -211,6 +226,16 @@ async def test_accepting_pauses_while_descriptors_are_short(hall, caplog):
         hall.usher.beat()
     assert caplog.messages == [f"fewer than {1 << 30} descriptors are free: accepting pauses until there are more"]
     assert not hall.usher._gate.accepting
+
+
+def test_a_loop_is_excused_but_not_for_ever():
+    lane = Lane(LaneServer(), LaneLoop())
+    lane.ask(1.0)
+    lane.excused_at = 1.0 + LATE
+    assert not lane.is_late(1.0 + 1.5 * LATE)
+    assert lane.is_late(1.0 + 2.5 * LATE)
+    lane.excused_at = 1.0 + INEXCUSABLE
+    assert lane.is_late(1.001 + INEXCUSABLE)
 
 
 def test_a_late_loop_that_makes_headway_is_not_late():

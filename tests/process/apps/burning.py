@@ -5,6 +5,7 @@ While there is a file of the name that SLOW_START says, it does not start.
 
 import asyncio
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +19,8 @@ async def app(scope, receive, send):
         return
     path = scope["path"]
     if path in BLOCKS:
+        if path == "/block-long":
+            print(f"{os.getpid()} blocks", file=sys.stderr, flush=True)
         time.sleep(BLOCKS[path])
     elif path == "/work":
         end = time.perf_counter() + WORK

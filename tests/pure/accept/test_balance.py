@@ -2,7 +2,7 @@
 
 import pytest
 
-from aioserve.accept.balance import FORGOTTEN, LATE, Choice, Lane
+from aioserve.accept.balance import FORGOTTEN, INEXCUSABLE, LATE, OVERSLEPT, Alarm, Choice, Lane
 from aioserve.accept.passing import MOST
 from aioserve.observe.scoreboard import (
     ACCEPTING,
@@ -156,6 +156,37 @@ def test_a_worker_that_takes_something_is_not_late():
     slot.take(1)
     slot.look(LATE)
     assert not slot.lane.lags(LATE + LATE / 2)
+
+
+def test_an_excused_worker_has_its_time_once_more():
+    slot = Slot()
+    slot.look()
+    slot.send(1, now=1.0)
+    lane = slot.look(1.0 + LATE)
+    lane.excuse(1.0 + LATE)
+    assert lane.due() == 1.0 + LATE + LATE
+    assert (lane.lags(1.0 + LATE), lane.lags(1.0 + 2 * LATE)) == (False, True)
+
+
+def test_a_worker_is_not_excused_for_ever():
+    slot = Slot()
+    slot.look()
+    slot.send(1, now=1.0)
+    looks = [1.0 + number * LATE for number in range(1, 20)]
+
+    def is_late(now):
+        slot.look(now).excuse(now)
+        return slot.lane.lags(now)
+
+    assert next(now for now in looks if is_late(now)) == pytest.approx(1.0 + INEXCUSABLE)
+
+
+def test_an_alarm_tells_once_that_it_was_overslept():
+    alarm = Alarm()
+    assert not alarm.overslept(99.0)
+    alarm.set(100.0)
+    assert not alarm.overslept(100.0 + OVERSLEPT / 2)
+    assert [alarm.overslept(101.0), alarm.overslept(102.0)] == [True, False]
 
 
 def test_a_late_worker_gets_nothing_until_it_has_taken_all():

@@ -129,6 +129,21 @@ def test_what_waits_for_a_slot_that_goes_is_given_to_another(opened):
     assert (int.from_bytes(message, "little"), ends) == (1, [])
 
 
+@pytest.mark.parametrize("full", [1, 2])
+def test_a_feed_that_is_full_is_passed_over_for_what_waits_for_a_slot_that_goes(acceptor, caplog, full):
+    opened = acceptor(slots=3)
+    opened.open()
+    for slot in range(full):
+        while passing.send(opened._feeds[slot][0], bytes([passing.PROBE]), ()):
+            pass
+    with socket.socket() as connection:
+        passing.send(opened._feeds[2][0], b"\0", [connection.fileno()])
+    opened.forget(2)
+    [feed] = opened.listeners(1)
+    assert passing.waiting(feed.sock) == 1 or full == 2
+    assert caplog.messages == ["1 connections of a worker that has gone found no room with another"] * (full - 1)
+
+
 def test_a_slot_is_marked_while_it_is_to_be_avoided_and_a_new_one_is_not(opened):
     opened.retire(1)
     assert list(opened._avoided[:3]) == [0, 1, 0]

@@ -34,9 +34,9 @@ class Stage:
             sock.setblocking(False)
         made = [Listener(sock=sock, address="tcp", server=None) for sock in self.socks]
         self.avoided = bytearray(slots)
-        self.now = 0.0
+        self.now = self.asleep = 0.0
         self.dispatching = Dispatching(
-            made, row=self.row, avoided=self.avoided, backlog=64, clock=lambda: self.now, beat=beat
+            made, row=self.row, avoided=self.avoided, backlog=64, clock=self.clock, beat=beat
         )
         stack.callback(self.dispatching._poll.close)
         self.backs = []
@@ -49,6 +49,12 @@ class Stage:
             self.dispatching.add(slot, [row.cells for row in rows], out, back)
             self.serve(slot)
         self.dispatching.watch()
+
+    def clock(self):
+        """A turn looks at it before it sleeps, and afterwards."""
+        now = self.now
+        self.now, self.asleep = now + self.asleep, 0.0
+        return now
 
     def serve(self, slot, *, connections=0, accepting=True, phase=Phase.READY):
         cells = self.board.row(slot, 0).cells
@@ -139,6 +145,20 @@ def test_what_waits_for_a_late_worker_is_taken_back_for_an_idle_one(stage):
     # A probe shows when it is back; until then it gets nothing, however few it has.
     assert it.taken(0) == [passing.PROBE]
     assert (it.row.cells[LATE_TOTAL], it.row.cells[RETAKEN_TOTAL]) == (1, 2)
+
+
+def test_a_dispatcher_that_has_overslept_blames_nobody_and_looks_again(stage):
+    it = stage(2)
+    it.serve(1, connections=9)
+    it.connect(2)
+    it.turn()
+    it.asleep = 2 * LATE
+    it.turn()
+    assert it.row.cells[LATE_TOTAL] == 0
+    assert [passing.waiting(back) for back in it.backs] == [2, 0]
+    it.wait(LATE)
+    assert it.row.cells[LATE_TOTAL] == 1
+    assert it.taken(1) == [0, 0]
 
 
 def test_a_late_worker_gets_nothing_until_it_has_taken_the_probe(stage):

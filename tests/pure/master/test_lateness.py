@@ -27,12 +27,12 @@ class Story:
         self.opened = dict.fromkeys(range(slots), 0)
         self.serving = list(range(slots))
 
-    def look(self, *waiting, accepts=(), after=LOOK):
+    def look(self, *waiting, accepts=(), after=LOOK, **how):
         self.now += after
         for slot in accepts:
             self.opened[slot] += 1
         total = sum(self.opened.values())
-        return self.lateness.look(self.now, set(waiting), total, self.opened.__getitem__, lambda: self.serving)
+        return self.lateness.look(self.now, set(waiting), total, self.opened.__getitem__, lambda: self.serving, **how)
 
     def be_late(self, slot):
         self.look(slot)
@@ -52,6 +52,23 @@ def test_who_lets_connections_wait_for_two_looks_is_late_and_watched_by_the_othe
     story = Story()
     story.look(0)
     assert (story.look(0), story.watched) == ([0], {0: {1, 2}})
+
+
+def test_after_a_look_that_comes_too_late_there_is_one_more_before_anybody_is_late():
+    story = Story()
+    story.look(0)
+    assert story.look(0, after=5 * LOOK, overslept=True) == []
+    assert story.look(0, after=5 * LOOK, overslept=True) == [0]
+
+
+def test_each_that_waits_is_excused_anew():
+    story = Story()
+    story.look(0)
+    story.look(0, overslept=True)
+    story.look(accepts=[0])
+    story.look(0, overslept=True)
+    assert story.look(0, overslept=True) == []
+    assert story.look(0) == [0]
 
 
 def test_who_accepts_is_not_late_however_much_waits():

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from aioserve.accept.balance import OVERSLEPT
 from aioserve.accept.base import Listener
 from aioserve.master.channel import pair
 from aioserve.master.events import Exited, Ready, Started, Tick, Unlisten
@@ -62,9 +63,9 @@ class Scene:
         if thief is not None:
             self.row(thief).cells[STOLEN] += 1
 
-    def look(self):
+    def look(self, *, too_late=0.0):
         """The time of the next look has come."""
-        self.now = self.lookout.wake_at
+        self.now = self.lookout.wake_at + too_late
         self.lookout.tick(self.now)
 
     @property
@@ -168,6 +169,16 @@ def test_who_is_late_is_counted_and_its_sibling_told(scene):
     assert scene.told() == [None, {0}]
     seen = scene.row(0).snapshot()
     assert (seen.late_total, seen.queue, scene.row(1).snapshot().late_total) == (1, 1, 0)
+
+
+def test_a_master_that_has_overslept_looks_once_more(scene):
+    scene.rest()
+    scene.connect(0)
+    assert scene.wakes
+    scene.look(too_late=OVERSLEPT)
+    assert scene.row(0).snapshot().late_total == 0
+    scene.look()
+    assert scene.row(0).snapshot().late_total == 1
 
 
 def test_who_is_back_is_left_to_itself(scene):
