@@ -247,8 +247,8 @@ class _Unpickler(pickle.Unpickler):
 
 def _import_main(kind: str, where: str) -> None:
     """Run the program that the worker runs, under another name than ``__main__``, as multiprocessing does."""
-    if "__mp_main__" in sys.modules:
-        return
+    if getattr(sys.modules.get("__mp_main__"), "__name__", "") == "__mp_main__":
+        return  # not that of multiprocessing, which gives this process's own main module the name when it is imported
     from multiprocessing import spawn
 
     # Whatever it starts at its top level would start again here; offload() and serve() refuse to.

@@ -473,6 +473,9 @@ def _load(body: bytes) -> ExceptionText:
 def _main_module() -> tuple[str, str]:
     """How a child finds the program that runs here: by name, by path, or not at all."""
     main = sys.modules.get("__main__")
+    if main is not None:
+        # What comes back from there has its classes under this name, as with multiprocessing, which does the same.
+        sys.modules.setdefault("__mp_main__", main)
     spec = getattr(main, "__spec__", None)
     if spec is not None:
         return "name", spec.name
