@@ -6,13 +6,14 @@ The options are read like the server's, as text, and every mistake ends in the s
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from aioserve.cli import Invocation, ServerCommand, configure, make_command, parse, report
-from aioserve.config import values
+from aioserve.config import load, values
 from aioserve.errors import ConfigError
 from aioserve.tune.answers import Question
 from aioserve.tune.plan import CONNECTIONS, PATTERNS, Choice
@@ -54,6 +55,9 @@ Exit statuses:
 
 #: The exit status for a wrong configuration.
 WRONG: Final = 2
+
+#: What the recommended flags take the place of.
+_CHOSEN: Final = frozenset({*(pattern.counts for pattern in PATTERNS if pattern.counts), "accept", *load.SWITCHES})
 
 #: wrk and the built-in client are one process each.
 _MOST_CONNECTIONS: Final = 10_000
@@ -120,9 +124,14 @@ def read_wishes(call: Invocation, loaded: Loaded | None, read: Read) -> tuple[Wi
         choice=choice_of(loaded) if loaded is not None else Choice(),
         seconds=take("seconds", _within(values.parse_seconds, _SHORTEST, _LONGEST)),
         connections=take("connections", _within(values.parse_integer, 1, _MOST_CONNECTIONS)),
-        plot=take("plot", values.parse_text, ""),
-        json=take("json", values.parse_text, ""),
+        plot=take("plot", _file, ""),
+        json=take("json", lambda text: text if text == "-" else _file(text), ""),
+        command=_command(call),
     )
+    for name in ("print_config", "check_config"):
+        if getattr(call, name):
+            flag = f"--{name.replace('_', '-')}"
+            mistakes.append(f"{flag}: it measures nothing; write it without tune: aioserve APP {flag}")
     return wishes, mistakes
 
 
@@ -159,6 +168,28 @@ def _body(text: str, read: Read) -> bytes:
         return read(text[1:])
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror or error}") from None
+
+
+def _file(text: str) -> str:
+    """Where something is to be written: who has waited for two minutes is not to hear then that it cannot be."""
+    path = Path(values.parse_text(text))
+    if path.is_dir():
+        raise ValueError("is a directory; name a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot be written: there is no directory {str(path.parent)!r}; make it, or name another")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError("cannot be written: permission denied")
+    return text
+
+
+def _command(call: Invocation) -> str:
+    """How the server is started with what has been measured; "..." for flags that are no business of tune's."""
+    words = ["aioserve"]
+    if "app" in call.flags:
+        words.append(shlex.quote(str(call.flags["app"])))
+    if call.config_file or call.flags.keys() - _CHOSEN - {"app"}:
+        words.append("...")
+    return " ".join(words)
 
 
 def _within(parse_value: Callable[[str], Any], low: float, high: float) -> Callable[[str], Any]:

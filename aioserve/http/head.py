@@ -247,8 +247,8 @@ def read_framing(head: Head, name: bytes, value: bytes) -> None:
         # 9110 10.1.1: an HTTP/1.0 client cannot have meant it.
         head.expects_continue = head.line.http_version == "1.1"
     else:
-        # An upgrade is not taken (9110 7.8 allows it), but llhttp stops at one, and behind a Proxy-Connection that says
-        # close it takes no more.
+        # llhttp stops at an upgrade, whether it is taken or not (9110 7.8), and takes no more behind a Proxy-Connection
+        # that says close.
         head.plain = False
 
 

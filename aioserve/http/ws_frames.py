@@ -57,6 +57,10 @@ HELD_LIMIT: Final = 64 * 1024
 #: Frames without a message (fragments, pings) that one call of ``feed`` takes: 256 fragments take some milliseconds.
 BURST_LIMIT: Final = 256
 
+#: A frame that comes in several reads is kept in pieces of at least this many bytes. A piece of two bytes, as a client
+#: may choose to send them, would take 44: a frame of 16 MiB more than 300.
+PIECE_SIZE: Final = 1024
+
 #: Messages below this are sent as they are, also where compression has been agreed on (RFC 7692 6 allows it): they fit
 #: a packet anyway, and zlib takes longer for one than everything else together.
 COMPRESS_FROM: Final = 256
@@ -229,7 +233,10 @@ class FrameStream:
         """More of a frame that comes in several reads; empty until it is complete."""
         pieces = self._pieces
         assert pieces is not None
-        pieces.append(data)
+        if len(pieces[-1]) < PIECE_SIZE:
+            pieces[-1] += data
+        else:
+            pieces.append(data)
         self._missing -= len(data)
         if self._missing > 0:
             return b""
@@ -281,7 +288,8 @@ class FrameStream:
             return False
         if first & DEFLATED and (self._compression is None or kind == 0):
             return False
-        return kind <= 2 and (kind == 0) == (self._fragments is not None)
+        # Behind our close nobody keeps account of messages.
+        return kind <= 2 and (self._closing or (kind == 0) == (self._fragments is not None))
 
     def _take_whole(self, data: bytes, at: int, body: int, end: int) -> None:
         """Take a frame that is complete and may be right."""
@@ -298,7 +306,7 @@ class FrameStream:
             # RFC 6455 5.5.1: it may come between two fragments. The rest of that message will not.
             self._library = None
             self._ask_library(data[at:end])
-        elif first != PONG_FRAME:
+        elif first != PONG_FRAME and not self._closing:
             self._ask_library(data[at:end])
 
     def _take_message(self, first: int, payload: bytes) -> None:
@@ -369,13 +377,10 @@ class FrameStream:
             except UnicodeDecodeError as error:
                 self._refuse_text(error)
                 return
-        if not self._closing:
-            fragments += frame.data
+        fragments += frame.data
         if not frame.fin:
             return
         self._fragments = self._library = None
-        if self._closing:
-            return
         self._plain = True
         self.held += len(fragments)
         if self._utf8 is not None:
@@ -388,8 +393,8 @@ class FrameStream:
         self._fail(1007, f"{error.reason} at position {error.start}")
 
     def _fail(self, code: int, reason: str) -> None:
-        if not self._closing:
-            self.reply += close_frame(code, reason)
+        """Refuse a message. Behind our close there is none that could be refused: they are dropped unseen."""
+        self.reply += close_frame(code, reason)
         self._end(Ended(code, reason, by_peer=False))
 
     def _end(self, ended: Ended) -> None:
@@ -459,6 +464,10 @@ class FrameStream:
         self.messages = []
         self._taken += self.held
         self.held = 0
+        # Messages are not unpacked any more, so that the window of the client's is not ours: no part of one can be.
+        self._fragments = self._utf8 = self._unpacker = None
+        if not self._doomed:
+            self._library = None
         return frame
 
     def _pack(self, kind: Opcode, payload: bytes) -> bytes:

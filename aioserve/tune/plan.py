@@ -183,6 +183,11 @@ def prepare(config: Config) -> tuple[Config, list[str]]:
         notes.append("files are not watched (--reload)")
     if config.log.access_file or config.log.file:
         notes.append("nothing is written to your log files; the access log is written to /dev/null")
+    if config.log.config:
+        notes.append("your logging is not set up, which may write to files of a running server (--log-config)")
+    if any(dataclasses.astuple(config.hooks)):
+        # An application may need what they prepare.
+        notes.append("your hooks run whenever a candidate starts or stops (--on-...)")
     prepared = dataclasses.replace(
         config,
         limit=limit,
@@ -190,7 +195,7 @@ def prepare(config: Config) -> tuple[Config, list[str]]:
         # Not the user's address, file or user's log: a server that runs there must not notice.
         listen=dataclasses.replace(config.listen, host=HOST, bind=(), uds="", fd=None),
         process=dataclasses.replace(config.process, pid=""),
-        log=dataclasses.replace(config.log, file="", access_file="", colors=False),
+        log=dataclasses.replace(config.log, config="", file="", access_file="", colors=False),
         reload=dataclasses.replace(config.reload, enabled=False, dirs=()),
         timeout=dataclasses.replace(config.timeout, drain_delay=0.0),
     )

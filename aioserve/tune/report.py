@@ -27,6 +27,7 @@ class Setup:
     """What was measured, on what, and how."""
 
     app: str
+    command: str  # "aioserve shop:app ...", before flags
     requests: tuple[str, ...]  # "GET /hello: 200, 151 bytes"
     client: str  # "wrk" or "the built-in client"
     connections: int
@@ -93,7 +94,7 @@ def recommendation(verdict: Verdict, setup: Setup, *, current: Candidate | None)
     for caution in verdict.cautions:
         lines += _wrapped("Note", caution)
     lines += [
-        f"Next:  aioserve {setup.app} {candidate.flags}",
+        f"Next:  {setup.command} {candidate.flags}{'   (...: your other flags)' if '...' in setup.command else ''}",
         f"       or in aioserve.toml, [process]: {candidate.toml}",
     ]
     return "\n".join(lines)

@@ -56,6 +56,8 @@ class Wishes:
     plot: str = ""
     #: A file; "-" is the standard output, and then the report goes to stderr.
     json: str = ""
+    #: How the server is started, but for the flags that are recommended.
+    command: str = "aioserve"
 
 
 def run(config: Config, wishes: Wishes, serve: Callable[[Config, Scoreboard], int], *, cpus: int) -> int:
@@ -94,6 +96,7 @@ class _Tuning:
         self._wrk: Final = shutil.which("wrk") or ""
         self._setup = report.Setup(
             app=config.app.target or ", ".join(config.app.mount),
+            command=wishes.command,
             requests=(),
             client="wrk" if self._wrk else "the built-in client",
             connections=wishes.connections or plan.CONNECTIONS,
@@ -236,7 +239,7 @@ class _Tuning:
         lines = [
             f"{', '.join(self._setup.requests)}; {self._setup.client}, {self._setup.connections} connections, {shared}",
             *(f"note: {note}" for note in self._notes),
-            f"{len(self._candidates)} candidates ({labels}), {time}",
+            f"{len(self._candidates)} candidate{'' if len(self._candidates) == 1 else 's'} ({labels}), {time}",
         ]
         for line in lines:
             click.echo(f"aioserve tune: {line}", err=True)

@@ -89,7 +89,7 @@ def judge(table: Sequence[Row], *, cpus: int, connections: int) -> Verdict | Non
     lean = _least(safe, lambda row: row.memory, SPARE)
     best = min(lean, key=lambda row: row.candidate.rank)
     reasons = [_by_speed(measured, fast, tolerance, noise)]
-    if restless:
+    if restless and len(measured) > 1:
         reasons.append(
             "Tails and new connections are not compared: a machine as restless as this says nothing of them."
         )

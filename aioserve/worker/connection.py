@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
             self._unstarted = True
             self.reader.body_limit = mount.body_limit
         else:
-            self._start(cycle)
+            server.run(cycle)
 
     def on_body(self, data: bytes) -> None:
         cycle = self.cycle
@@ -363,6 +363,9 @@ class Connection(asyncio.Protocol):
         server = self.server
         if server.fields.closing:
             raise RequestError(503, "the server is stopping")
+        if self.ended_by_peer:
+            # Nobody would ever say again that it has gone.
+            raise RequestError(400, "a WebSocket handshake of a client that has sent its FIN")
         offer = read_offer(head, compress=server.settings.ws_per_message_deflate)
         del scope["method"]
         scope["type"] = "websocket"

@@ -19,7 +19,7 @@ from aioserve.errors import AppError, ClientDisconnected, OffloadFull
 from aioserve.http.tables import CONTINUE
 from aioserve.http.writer import BODY, DONE, HEAD, START, ResponseWriter
 from aioserve.offloading.bound import OVERLOADED
-from aioserve.worker.faults import report
+from aioserve.worker.faults import report, report_overload
 from aioserve.worker.files import part_of_file, part_of_path, send_part
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class Cycle:
                 raise ClientDisconnected("the client has closed the connection")
 
     def _say_overloaded(self, connection: Connection) -> None:
-        log.warning("%s: answered with 503, the offload queue is full", self)
+        report_overload(self, "answered with 503")
         connection.application_failed(self, 503)
 
     def _send_late(self, message: Message) -> None:

@@ -29,6 +29,11 @@ def report(whose: object, error: BaseException) -> None:
         log.error("%s: the application failed", whose, exc_info=error)
 
 
+def report_overload(whose: object, answer: str) -> None:
+    """Log that ``whose`` was answered so because the offload queue is full: nobody's mistake, and no traceback."""
+    log.warning("%s: %s, the offload queue is full", whose, answer)
+
+
 def _sent_from() -> str:
     """Where the application stands, its innermost frame last."""
     frames = [(frame, line) for frame, line in traceback.walk_stack(inspect.currentframe()) if is_theirs(frame)]

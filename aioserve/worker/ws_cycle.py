@@ -16,12 +16,12 @@ from enum import IntEnum
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
-from aioserve.errors import AppError, ClientDisconnected
-from aioserve.http.writer import DONE, ResponseWriter
+from aioserve.errors import AppError, ClientDisconnected, OffloadFull
+from aioserve.http.writer import DONE, HEAD, ResponseWriter
 from aioserve.http.ws_handshake import accepted
 from aioserve.offloading.bound import LEAVING, left
 from aioserve.worker.cycle import PIECE_WEIGHT, STREAM_LIMIT
-from aioserve.worker.faults import report
+from aioserve.worker.faults import report, report_overload
 
 if TYPE_CHECKING:
     from aioserve.http.head import Head
@@ -149,11 +149,11 @@ class WebSocketCycle:
 
     async def receive(self) -> Message:
         """ASGI ``receive``: websocket.connect, the messages, then websocket.disconnect for ever."""
+        if not self._greeted:
+            self._greeted = True
+            return {"type": "websocket.connect"}
         messages = self.messages
         while not messages:
-            if not self._greeted:
-                self._greeted = True
-                return {"type": "websocket.connect"}
             if self.wire.paused:
                 self.wire.end()
             if self._farewell is not None:
@@ -296,14 +296,26 @@ class WebSocketCycle:
                 wire.close(1000, "")
             elif cut:
                 wire.close(1012, "service restart")
+            elif isinstance(error, OffloadFull):
+                wire.close(1013, "try again later")
+                report_overload(self, "closed with 1013")
+                return
             else:
                 wire.close(1011, "internal error")
-        elif wire.stage is ASKED:
-            error = error or AppError("the application returned without websocket.accept or websocket.close")
-            wire.answer(503 if cut else 500, "the server is stopping" if cut else "Internal Server Error")
         else:
-            error = error or AppError("the application returned before its response was complete")
-            wire.reset()
+            missing = "without websocket.accept or websocket.close"
+            if self._writer is not None:
+                missing = "before its response was complete"
+            error = error or AppError(f"the application returned {missing}")
+            unanswered = self._writer is None or self._writer.stage is HEAD
+            if unanswered and isinstance(error, OffloadFull):
+                wire.answer(503, "the server is busy")
+                report_overload(self, "answered with 503")
+                return
+            if unanswered:
+                wire.answer(503 if cut else 500, "the server is stopping" if cut else "Internal Server Error")
+            else:
+                wire.reset()
         if error is not None:
             report(self, error)
 

@@ -171,10 +171,26 @@ def test_what_cannot_be_measured_is_said_once_and_at_once(arguments, status, sai
 
 @pytest.mark.once
 def test_files_that_cannot_be_written_are_named_after_the_report(tmp_path):
-    done = tune("plain:app", *SHORT, "--accept", "single", "--plot", "no/where.svg", cwd=tmp_path)
+    done = tune("plain:app", *SHORT, "--accept", "single", "--plot", "/dev/full", cwd=tmp_path)
     assert done.returncode == 1
     assert "Recommended: --accept single" in done.stdout
-    assert "no/where.svg: No such file or directory" in done.stderr
+    assert "/dev/full: No space left on device" in done.stderr
+
+
+def test_output_that_nobody_reads_is_no_crash(tmp_path):
+    unread, out = os.pipe()
+    os.close(unread)
+    done = subprocess.run(
+        [sys.executable, "-m", "aioserve", "tune", "--help"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=out,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(out)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 MOMENTS = {

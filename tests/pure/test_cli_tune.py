@@ -94,11 +94,36 @@ def test_a_file_and_a_variable_fix_nothing(monkeypatch, tmp_path):
         (["--seconds", "0"], "--seconds: '0' is out of range; write 0.3 to 3600"),
         (["--seconds"], "--seconds: needs a value"),
         (["--pth", "/"], "--pth: no such option; did you mean --path?"),
+        (["--plot", "no/x.svg"], "--plot: 'no/x.svg' cannot be written: there is no directory 'no'; make it"),
+        (["--json", "."], "--json: '.' is a directory; name a file"),
+        (["--print-config"], "--print-config: it measures nothing; write it without tune: aioserve APP --print-config"),
+        (["--check-config"], "--check-config: it measures nothing"),
     ],
 )
 def test_every_mistake_is_named(argv, problem):
     (line,) = problems("shop:app", *argv)
     assert line.startswith(problem)
+
+
+def test_a_file_that_may_not_be_written_is_named_before_anything_is_measured(monkeypatch):
+    # Root may write everywhere.
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
+    assert problems("shop:app", "--plot", "x.svg") == ["--plot: 'x.svg' cannot be written: permission denied"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["shop:app", "--path", "/a", "--accept", "shared", "-w", "2"], "aioserve shop:app"),
+        (["shop:app", "--reuseport"], "aioserve shop:app"),
+        (["shop:create", "--factory", "--workers", "2"], "aioserve shop:create ..."),
+        (["--mount", "/api=api:app"], "aioserve ..."),
+        (["-c", "site.toml", "shop:app"], "aioserve shop:app ..."),
+    ],
+)
+def test_the_command_to_start_the_server_is_known(argv, command, tmp_path):
+    (tmp_path / "site.toml").write_text("")
+    assert cli_tune.read(argv)[1].command == command
 
 
 def test_mistakes_of_the_server_and_of_tune_are_in_one_report():

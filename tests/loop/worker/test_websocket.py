@@ -10,7 +10,7 @@ from websockets.frames import Close, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 import aioserve
-from aioserve.errors import AppError, ClientDisconnected
+from aioserve.errors import AppError, ClientDisconnected, OffloadFull
 from aioserve.observe.scoreboard import MESSAGES_RECEIVED, MESSAGES_SENT, WEBSOCKETS, WEBSOCKETS_TOTAL
 from aioserve.worker.drain import drain
 from tests.loop.worker.conftest import Client, settle
@@ -252,6 +252,36 @@ async def test_an_application_that_breaks_off_its_response_resets(connect, caplo
     assert "returned before its response was complete" in caplog.text
 
 
+async def test_a_full_offload_queue_is_503_or_1013_and_no_mistake(connect, caplog):
+    app = App()
+    client = connect(app)
+    client.send(HANDSHAKE)
+    await app.do(OffloadFull("full"))
+    assert client.transport.take().startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    client = await opened(connect, app)
+    await app.do(OffloadFull("full"))
+    assert frames(client.transport.take()) == [close_of(1013, "try again later")]
+
+    assert [(record.levelname, record.message.rpartition(": ")[2]) for record in caplog.records] == [
+        ("WARNING", "answered with 503, the offload queue is full"),
+        ("WARNING", "closed with 1013, the offload queue is full"),
+    ]
+
+
+@pytest.mark.parametrize("ending", ["return", ValueError("x")])
+async def test_an_application_that_only_begins_its_response_is_500(connect, ending, caplog):
+    app = App()
+    client = connect(app)
+    client.send(HANDSHAKE)
+    await app.do({"type": "websocket.http.response.start", "status": 401}, ending)
+
+    assert client.transport.take().startswith(b"HTTP/1.1 500 ")
+    assert client.state == "half-closed"
+    assert ("before its response was complete" if ending == "return" else "ValueError: x") in caplog.text
+    (session,) = client.server.access.sessions
+    assert session.status == 500
+
+
 async def test_an_application_that_is_late_is_503(connect, caplog):
     app = App()
     client = connect(app, ws_handshake_timeout=5.0)
@@ -359,6 +389,36 @@ async def test_a_handshake_behind_another_request_waits_for_its_turn(connect):
 
     assert client.transport.take() == b"HTTP/1.1 204 No Content\r\n\r\n" + SWITCHED + b"\x81\x05early"
     assert client.transport.reading
+
+
+async def test_a_client_that_sends_no_more_has_no_websocket(connect):
+    go = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await go.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    client = connect(app)
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + HANDSHAKE)
+    assert client.protocol.eof_received()
+    go.set()
+    await settle()
+
+    answers = client.transport.take()
+    assert answers.startswith(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 400 ")
+    assert client.state == "closed"
+
+
+async def test_an_accept_does_not_stand_in_for_the_connect(connect):
+    app = App()
+    client = connect(app)
+    client.send(HANDSHAKE + masked(TEXT, b"early"))
+    await app.do(ACCEPT)
+    await app.do("receive", "receive")
+
+    assert app.received == [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "early"}]
+    await app.do("return")
 
 
 async def test_what_a_client_sends_before_the_101_is_bounded(connect):

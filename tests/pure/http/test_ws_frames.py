@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 import zlib
 
 import pytest
@@ -407,7 +408,49 @@ def test_messages_are_dropped_behind_our_close_and_its_answer_ends_it():
     assert (stream.ended.code, stream.ended.by_peer) == (1000, True)
 
 
-@pytest.mark.parametrize("data", [b"\x83\x80\0\0\0\0", masked(TEXT, b"\xff", fin=False)])
+def test_what_is_left_of_messages_behind_our_close_is_no_mistake():
+    stream = stream_of(compress=True)
+    stream.feed(masked(TEXT, b"first part", fin=False))
+    stream.close(1000, "")
+
+    # Neither is unpacked: without those before them, what they refer to is not there.
+    cut = deflated(b"content" * 20)
+    stream.feed(masked(CONT, b"\xff") + masked(TEXT, cut[:5], rsv1=True, fin=False) + masked(CONT, b"\xff\xff"))
+    assert (stream.ended, stream.begun) == (None, False)
+    stream.feed(closing())
+
+    assert (stream.ended.by_peer, stream.messages, stream.reply) == (True, [], b"")
+
+
+def test_a_mistake_that_our_close_interrupts_is_one_still():
+    stream = stream_of()
+    # A ping that is too long; how long is still to come, and would by itself be the head of an empty message.
+    stream.feed(b"\x89\xfe")
+    assert stream.ended is None
+    stream.close(1000, "")
+    stream.feed(b"\x82\x80\0\0\0\0")
+
+    assert (stream.ended.code, stream.ended.by_peer, stream.reply) == (1009, False, b"")
+
+
+def test_a_message_in_many_small_reads_takes_little_more_than_its_size():
+    size = 50_000
+    data = masked(BINARY, bytes(size))
+    stream = stream_of(max_size=size)
+    tracemalloc.start()
+    try:
+        for at in range(0, len(data) - 2, 2):
+            stream.feed(data[at : at + 2])
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    stream.feed(data[-2:])
+
+    assert held < 1.5 * size
+    assert stream.messages == [{"type": "websocket.receive", "bytes": bytes(size)}]
+
+
+@pytest.mark.parametrize("data", [b"\x83\x80\0\0\0\0", masked(TEXT, bytes(MAX_SIZE + 1), fin=False)])
 def test_a_mistake_behind_our_close_ends_it_without_another_one(data):
     stream = stream_of()
     stream.close(1000, "")

@@ -29,6 +29,7 @@ def row(label, rate, *, rounds=None, fresh_rate=None, p99=None, p99_rounds=None,
 
 SETUP = Setup(
     app="shop:app",
+    command="aioserve shop:app",
     requests=("GET /<tea>: 200, 151 bytes",),
     client="wrk",
     connections=64,

@@ -156,6 +156,19 @@ def test_what_belongs_to_a_running_server_is_left_alone():
     assert said == ["nothing is written to your log files; the access log is written to /dev/null"]
 
 
+def test_logging_of_the_user_is_not_set_up_and_that_is_said():
+    prepared, said = prepare(from_settings(app="shop:app", log_config="logging.json"))
+    assert prepared.log.config == ""
+    assert said == ["your logging is not set up, which may write to files of a running server (--log-config)"]
+
+
+def test_hooks_run_and_that_is_said():
+    config = from_settings(app="shop:app", on_worker_start="shop:warm")
+    prepared, said = prepare(config)
+    assert prepared.hooks == config.hooks
+    assert said == ["your hooks run whenever a candidate starts or stops (--on-...)"]
+
+
 def test_what_would_disturb_the_measurement_is_left_out_and_said():
     config = from_settings(app="shop:app", limit_max_requests=9, proxy_protocol="v2", reload=True)
     prepared, said = prepare(config)

@@ -63,6 +63,12 @@ def test_the_recommendation_has_flags_reason_cost_and_next_step():
     ]
 
 
+def test_flags_that_are_left_out_of_the_next_step_are_said():
+    setup = dataclasses.replace(SETUP, command="aioserve shop:create ...")
+    text = report.recommendation(judge(TABLE, cpus=2, connections=8), setup, current=None)
+    assert "\nNext:  aioserve shop:create ... --accept shared --workers 2   (...: your other flags)\n" in text
+
+
 def test_a_doubtful_recommendation_is_said_to_be():
     text = report.recommendation(
         judge([row("shared x 2", 100.0, others=0.5)], cpus=2, connections=8), SETUP, current=None

@@ -87,6 +87,11 @@ def test_a_restless_machine_makes_the_verdict_doubtful():
     assert not judge([row("shared x 2", 1000, others=0.02)], cpus=2, connections=8).doubtful
 
 
+def test_nothing_is_said_of_comparisons_with_nobody():
+    verdict = judge([row("shared x 2", 1000, others=0.2)], cpus=2, connections=8)
+    assert verdict.reasons == ("Nothing else was measured.",)
+
+
 def test_tails_that_were_not_measured_decide_nothing():
     assert best([row("shared x 2", 1000), row("reuseport x 2", 1000, p99=0.0004)]) == "shared x 2"
 
