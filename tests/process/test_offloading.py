@@ -174,7 +174,8 @@ def test_a_killed_worker_and_a_killed_nursery_leave_no_child_behind(tmp_path):
         client.request(f"/work?path={tmp_path / 'x'}&seconds=60")
         child = int(written(tmp_path / "x"))
         (worker,) = server.workers()
-        # Stopped first: it must not see what happens to the worker.
+        # Stopped first: neither must see what happens to the other.
+        os.kill(worker, signal.SIGSTOP)
         for pid in children(server) - {child}:
             os.kill(pid, signal.SIGSTOP)
             os.kill(pid, signal.SIGKILL)
