@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import ctypes
 import gc
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -121,6 +123,79 @@ def fail_awkwardly():
     raise Awkward(5, "awkward")
 
 
+class Speechless(Exception):
+    """It has no text, and cannot be pickled."""
+
+    def __str__(self):
+        raise ValueError("no text")
+
+    def __reduce__(self):
+        raise TypeError("no pickle")
+
+
+def fail_speechlessly():
+    raise Speechless
+
+
+def fail_with_output(size):
+    raise subprocess.CalledProcessError(3, ["program"], output=b"x" * size)
+
+
+def ping(depth=0):
+    return pong(depth + 1)
+
+
+def pong(depth):
+    return ping(depth + 1)
+
+
+class Mine:
+    """It ends the process that pickles it, or the one with the id ``victim`` that unpickles it."""
+
+    def __init__(self, victim, size):
+        self.victim, self.load = victim, "x" * size
+
+    def __reduce__(self):
+        if self.victim is None:
+            raise SystemExit(3)
+        return unpack_mine, (self.victim, self.load)
+
+
+def unpack_mine(victim, load):
+    if victim == os.getpid():
+        raise SystemExit(4)
+    return load
+
+
+class Slow:
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return unpack_slowly, (self.victim, "x" * 200_000)
+
+
+def unpack_slowly(victim, load):
+    if victim == os.getpid():
+        time.sleep(1.0)
+    return load
+
+
+def piece_that_is_slow_to_read(victim):
+    yield Slow(victim)
+    time.sleep(60)
+
+
+def make_mine(victim, size):
+    return Mine(victim, size)
+
+
+def fork_and_come_back():
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return "a second answer"
+
+
 def make_a_lock():
     import threading
 
@@ -143,6 +218,15 @@ def say_oddly():
     log.warning("odd", extra={"lock": make_a_lock()})
 
 
+def say_awkwardly():
+    log.error("awkward", extra={"error": Awkward("a", "b"), "user": "ann"})
+    return "said"
+
+
+def say_much():
+    log.error("much", extra={"load": "x" * (1 << 20), "thing": b"x" * (1 << 20)})
+
+
 def user():
     return USER.get()
 
@@ -163,11 +247,25 @@ def descriptors():
     return found
 
 
+def inherited():
+    """What a program would inherit from here."""
+    numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    return [fd for fd in numbers if Path(f"/proc/self/fd/{fd}").is_symlink() and fd > 2 and os.get_inheritable(fd)]
+
+
 def signals():
     """Send this process what a terminal and a service manager send to everybody."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(os.getpid(), number)
     return os.getpid()
+
+
+def write_everywhere():
+    """As a program does that takes a descriptor for another one."""
+    for fd in range(3, 10):
+        with contextlib.suppress(OSError):
+            os.write(fd, b"hello, world")
+    time.sleep(60)
 
 
 def close_everything():

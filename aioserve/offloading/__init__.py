@@ -5,8 +5,10 @@
     schedule    which call runs where next (pure)
     call        one call from its beginning to its one end
     engines     what runs calls: ``children`` (processes of our own), ``executors`` (threads, dask, anybody's)
+    lane        one child as the worker sees it: a lane of ``children``
     nursery     the process that starts, kills and reaps the children; forks where that is safe
     child       what runs in a child
+    foreign     what functions raise, made fit to be carried
     parcel      from objects to bytes and back, large ones through shared memory
     wire        the frames between a worker and its children
 

@@ -205,8 +205,9 @@ class Offload:
                 "with its own functions offloaded begins with: if __name__ == '__main__'"
             )
         for other in list(_seats):  # a copy: loops of other threads come and go meanwhile
-            if other.is_closed():
-                _seats.pop(other, None)
+            if other.is_closed() and (left := _seats.pop(other, None)) is not None and left.pool.loop is other:
+                # It was closed without its asynchronous generators, of which the guard is one.
+                left.pool.abandon()
         seat = _seats[loop] = _Seat(Pool(self._settings, make_engine))
         seat.guard = _until_loop_ends(seat.pool)
         # Its first step, which needs no loop; the loop closes it with all asynchronous generators at its end.

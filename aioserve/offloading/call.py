@@ -17,6 +17,7 @@ from aioserve.errors import OffloadUnfit
 from aioserve.offloading import carried, parcel
 from aioserve.offloading.bound import request_id
 from aioserve.offloading.child import name_of
+from aioserve.offloading.foreign import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,10 +177,10 @@ def unfit(call: Call, error: Exception) -> OffloadUnfit:
         pass
     except Exception:  # noqa: BLE001  # as above
         return OffloadUnfit(
-            f"{name} cannot be sent to another process ({type(error).__name__}: {error}): offload a function at the "
+            f"{name} cannot be sent to another process ({shown(error)}): offload a function at the "
             "top level of a module; of an object, send the data that its method needs instead"
         )
     return OffloadUnfit(
-        f"an argument of {name} cannot be sent to another process ({type(error).__name__}: {error}): pass plain data, "
+        f"an argument of {name} cannot be sent to another process ({shown(error)}): pass plain data, "
         "and open connections, files and locks inside the function"
     )

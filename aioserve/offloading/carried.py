@@ -8,6 +8,7 @@ request in the context stays where it is.
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from contextvars import Context, ContextVar, copy_context
 from types import ModuleType
@@ -15,6 +16,9 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from aioserve.offloading.bound import REQUEST
+from aioserve.offloading.foreign import shown
+
+log = logging.getLogger("aioserve")
 
 #: Values of these types go along, texts up to a length that fits a line of a log.
 _PLAIN: Final = (str, int, float, bool, bytes, UUID, type(None))
@@ -56,7 +60,11 @@ def unpack(carried: Carried | None) -> Context:
 def _set(variables: tuple[tuple[str, str, Any], ...], request_id: str) -> None:
     REQUEST_ID.set(request_id)
     for module, name, value in variables:
-        variable = getattr(importlib.import_module(module), name, None)
+        try:
+            variable = getattr(importlib.import_module(module), name, None)
+        except Exception as error:  # noqa: BLE001  # the worker has it in another way; the call itself may not need it
+            log.debug("offload: %s.%s does not go along: %s", module, name, shown(error))
+            continue
         if isinstance(variable, ContextVar):
             variable.set(value)
 

@@ -12,6 +12,7 @@ import gc
 import importlib
 import io
 import logging
+import os
 import pickle
 import signal
 import socket
@@ -28,10 +29,18 @@ from typing import TYPE_CHECKING, Any, Final, final
 from aioserve.errors import OffloadError, OffloadUnfit
 from aioserve.offloading import carried, parcel, relay, wire
 from aioserve.offloading.bound import Place
+from aioserve.offloading.foreign import plain, shown
 from aioserve.system.process import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+log = logging.getLogger("aioserve")
+
+#: An exception, with what it holds (the output of a program, say), goes in one frame of this many bytes at most; a
+#: larger one comes as its text. Its traceback, as text, has this many characters at most.
+LARGEST_ERROR: Final = 1024 * 1024
+LONGEST_TRACEBACK: Final = 32 * 1024
 
 #: Among the first to go when memory is short: the worker and the master should outlive a call that wants too much.
 OOM_SCORE: Final = "500"
@@ -76,6 +85,7 @@ class _Child:
         self._frames = wire.Frames()
         self._ready: list[tuple[int, int, bytes]] = []
         self._sending = threading.Lock()
+        self._pid: Final = os.getpid()
         self._memory = 0
         #: What ``__main__`` is in the worker: (how it is found, its name or path).
         self._main: tuple[str, str] = ("", "")
@@ -174,7 +184,7 @@ class _Child:
             except parcel.TooLarge:
                 body, flags = wire.pack_sizes(parcel.write(self._arena, thing)), wire.ARENA
         except BaseException as error:  # noqa: BLE001  # foreign code: the worker has it
-            why = f"the result, of type {type(thing).__name__}, cannot be sent back: {type(error).__name__}: {error}"
+            why = f"the result, of type {type(thing).__name__}, cannot be sent back: {shown(error)}"
             self._fail(OffloadUnfit(f"{why}; return plain data"))
             return False
         self._send(kind, flags | (self._retire() if kind == wire.RESULT else 0), body)
@@ -182,15 +192,16 @@ class _Child:
 
     def _fail(self, error: BaseException) -> None:
         text = "".join(traceback.format_exception(error))
-        if not isinstance(error, Exception):
-            # SystemExit, KeyboardInterrupt and CancelledError mean something to a loop, and it is not this.
-            error = OffloadError(f"the function raised {type(error).__name__}: {error}")
+        if len(text) > LONGEST_TRACEBACK:
+            # Functions that call each other for ever: where it began, and where it ended.
+            half = LONGEST_TRACEBACK // 2
+            text = f"{text[:half]}\n  ... ({len(text)} characters)\n{text[-half:]}"
+        error = plain(error)
         try:
-            body = parcel.pack((error, text))
+            body = parcel.pack((error, text), LARGEST_ERROR)
             pickle.loads(body)  # noqa: S301  # ours; many exceptions can be pickled and not unpickled
-        except Exception:  # noqa: BLE001  # an exception of any kind
-            shown = f"{type(error).__name__}: {error}"[:1000]
-            body = parcel.pack((OffloadError(f"the function raised {shown}"), text[-8000:]))
+        except BaseException:  # noqa: BLE001  # an exception of any kind
+            body = parcel.pack((OffloadError(f"the function raised {shown(error)[:1000]}"), text), LARGEST_ERROR)
         self._send(wire.ERROR, self._retire(), body)
 
     def _retire(self) -> int:
@@ -207,6 +218,12 @@ class _Child:
         return self._ready.pop(0)
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
+        if kind != wire.LOG and os.getpid() != self._pid:
+            # A second answer would be taken for that of the next call.
+            log.error(
+                "offload: a process that was forked in a call has come out of it, and ends: os._exit() is missing"
+            )
+            os._exit(1)
         with self._sending:
             self._channel.sendall(wire.frame(kind, flags, body))
 
@@ -230,8 +247,8 @@ class _Unpickler(pickle.Unpickler):
 
 def _import_main(kind: str, where: str) -> None:
     """Run the program that the worker runs, under another name than ``__main__``, as multiprocessing does."""
-    if "__mp_main__" in sys.modules:
-        return
+    if getattr(sys.modules.get("__mp_main__"), "__name__", "") == "__mp_main__":
+        return  # not that of multiprocessing, which gives this process's own main module the name when it is imported
     from multiprocessing import spawn
 
     # Whatever it starts at its top level would start again here; offload() and serve() refuse to.

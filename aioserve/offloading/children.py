@@ -3,26 +3,16 @@
 The loop reads and writes the children's sockets itself. An executor of the standard library does that with a thread for
 management, one for its queue and two locks, and takes ten times as long for a small call; and it cannot be told to stop
 one call. What is large is pickled and unpickled by threads, while the child belongs to that call.
-
-    STARTING --READY--> IDLE --run--> (WRITING) --> RUNNING --RESULT--> (READING) --> IDLE
-       any --killed, or it died--> GONE         IDLE --retire--> GONE: its end of the socket closes, and it leaves
 """
 
 from __future__ import annotations
 
-import enum
-import logging
-import os
-import pickle
-import socket
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
-from aioserve.errors import OffloadCrashed, OffloadError
-from aioserve.offloading import parcel, relay, wire
-from aioserve.offloading.call import OVER, Call, unfit
+from aioserve.errors import OffloadError
+from aioserve.offloading.foreign import plain
+from aioserve.offloading.lane import Child
 from aioserve.offloading.starter import Nursery
 
 if TYPE_CHECKING:
@@ -30,37 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aioserve.offloading.pool import Pool
-
-log = logging.getLogger("aioserve")
-
-#: A child whose socket has been closed has this long to leave, in seconds; then it is killed.
-LEAVE_SECONDS: Final = 5.0
-
-#: What a socket should hold, so that a frame leaves in one write: macOS has 8 KiB.
-SOCKET_BYTES: Final = 256 * 1024
-
-ExceptionText = tuple[BaseException, str]
-
-
-@final
-class Stage(enum.Enum):
-    STARTING = enum.auto()
-    IDLE = enum.auto()
-    WRITING = enum.auto()
-    RUNNING = enum.auto()
-    READING = enum.auto()
-    GONE = enum.auto()
-
-
-class RemoteTraceback(Exception):
-    """The traceback in the child, as the cause of what its function raised."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
 
 
 @final
@@ -81,15 +40,17 @@ class Children:
     def open(self) -> Child:
         settings = self.pool.settings
         self._last += 1
-        child = Child(self, self._last)
+        child: Child | None = None
         try:
+            child = Child(self, self._last)
             if self._nursery is None or self._nursery.gone:
                 self._nursery = Nursery(self.pool.loop, settings.imports, self._start)
             self._nursery.start(child)
         except OSError as error:
+            if child is not None:
+                child.abandon()
             hint = " (whoever this process runs as has to reach it)" if isinstance(error, PermissionError) else ""
-            problem = OffloadError(f"offload: no child can be started: {error}{hint}")
-            self.pool.loop.call_soon(self.pool.cannot_open, child, problem)
+            raise OffloadError(f"offload: no child can be started: {error}{hint}") from error
         return child
 
     def rest(self) -> None:
@@ -107,330 +68,22 @@ class Children:
             # What they do is bounded: they write into arenas and read from them.
             self._threads.shutdown(wait=True)
 
-    def in_thread(self, work: Callable[..., Any], *arguments: object) -> asyncio.Future[Any]:
+    def abandon(self) -> None:
+        for house in (*self._leaving, *([self._nursery] if self._nursery is not None else [])):
+            house.abandon()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+
+    def in_thread(self, work: Callable[..., Any], *arguments: object) -> asyncio.Future[tuple[Any, Exception | None]]:
         """What would keep the loop for too long. Not the loop's own threads: the application may have filled those."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self.pool.settings.workers, "offload")
-        return self.pool.loop.run_in_executor(self._threads, work, *arguments)
+        return self.pool.loop.run_in_executor(self._threads, _outcome, work, *arguments)
 
 
-@final
-class Child:
-    """A lane."""
-
-    def __init__(self, children: Children, name: int) -> None:
-        self.calls = 0
-        self.name: Final = name
-        self.pid = 0
-        #: What the worker has killed it for.
-        self.killed = ""
-        self._children: Final = children
-        self._pool: Final = children.pool
-        self._loop: Final = children.pool.loop
-        self._stage = Stage.STARTING
-        self._call: Call | None = None
-        # It is not to have another call.
-        self._retired = False
-        # How the process ended, while its last words were being read.
-        self._how = ""
-        # What has come while a piece was being read.
-        self._held: list[tuple[int, int, bytes]] = []
-        # A thread is using the arena.
-        self._copying = False
-        self._frames = wire.Frames()
-        self._unsent = b""
-        self._nursery: Nursery | None = None
-        self._arena = parcel.open_arena()
-        self._channel, self._theirs = socket.socketpair()
-        self._channel.setblocking(False)
-        if sys.platform != "linux":
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                self._channel.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
-        self._fd: Final = self._channel.fileno()
-
-    def begin(self, house: Nursery) -> tuple[socket.socket, int]:
-        """What the child is to have; it is told what to prepare, and says READY or FAILED."""
-        self._nursery = house
-        settings = self._pool.settings
-        self._loop.add_reader(self._fd, self._readable)
-        wanted = {
-            "sys_path": sys.path,
-            "imports": settings.imports,
-            "initializer": settings.initializer,
-            "memory": settings.memory,
-            "levels": relay.levels(),
-            "warnings": logging._warnings_showwarning is not None,  # type: ignore[attr-defined]  # captureWarnings
-            "main": _main_module(),
-        }
-        self._send(wire.SETUP, 0, pickle.dumps(wanted, 5))
-        return self._theirs, self._arena
-
-    def begun(self) -> None:
-        """The child has its own copies now."""
-        self._theirs.close()
-
-    # What the pool calls.
-
-    def run(self, call: Call) -> None:
-        self.calls += 1
-        self._call = call
-        if call.packed is None:
-            self._stage = Stage.WRITING
-            self._copying = True
-            writing = self._children.in_thread(parcel.write, self._arena, call.contents)
-            writing.add_done_callback(lambda done: self._written(call, done))
-            return
-        self._stage = Stage.RUNNING
-        self._send(wire.STREAM if call.streams else wire.CALL, 0, call.packed)
-
-    def more(self, call: Call) -> None:
-        if self._call is call and self._stage is Stage.RUNNING:
-            self._send(wire.MORE, 0, b"")
-
-    def close(self, call: Call) -> None:
-        if self._call is call and self._stage is Stage.RUNNING:
-            self._send(wire.CLOSE, 0, b"")
-
-    def kill(self, why: str) -> bool:
-        if self._stage is not Stage.RUNNING:
-            # It has not begun or has done its part: what is written and read meanwhile is dropped.
-            return False
-        self.killed = why
-        self._stage = Stage.GONE
-        self._call = None
-        if self._nursery is not None:
-            self._nursery.kill(self)
-        self._close()
-        return True
-
-    def retire(self) -> None:
-        self._retired = True
-        self._stage = Stage.GONE
-        self._close()
-        if self._nursery is not None:
-            self._loop.call_later(LEAVE_SECONDS, self._nursery.kill, self)
-
-    # What the nursery calls.
-
-    def died(self, how: str) -> None:
-        """The process has ended, or nobody knows what became of it."""
-        if self._stage is Stage.GONE:
-            return
-        self._retired = True
-        stage, call = self._last_words()
-        if stage is Stage.GONE:
-            return
-        if stage is Stage.READING:
-            # What it has left in the arena is complete.
-            self._how = how
-            return
-        self._stage = Stage.GONE
-        self._close()
-        if stage is Stage.STARTING:
-            self._pool.cannot_open(self, OffloadError(f"offload: a child could not be started: it {how}"))
-        elif stage is Stage.WRITING and call is not None:
-            # The thread still writes, for nobody; the call has not begun.
-            self._pool.lost(self, OffloadError(how))
-            self._pool.put_back(call)
-        elif call is not None:
-            crashed = OffloadCrashed(f"{call.name} has not returned: its child, process {self.pid}, {how}")
-            self._pool.lost(self, crashed, call)
-        else:
-            log.warning("offload: idle child, process %d, %s", self.pid, how)
-            self._pool.lost(self, OffloadError(how))
-
-    # The socket.
-
-    def _readable(self) -> None:
-        if not self._read() and self._stage is not Stage.GONE:
-            # It may have closed it itself, and live on: then nobody hears what it says. If it is dying, this changes
-            # nothing, and the nursery says how it died.
-            self._loop.remove_reader(self._fd)
-            if self._nursery is not None:
-                self._nursery.kill(self)
-
-    def _last_words(self) -> tuple[Stage, Call | None]:
-        """Act on everything that is still in the socket; where that leads."""
-        while self._channel.fileno() >= 0 and self._stage is not Stage.READING:
-            try:
-                data = self._channel.recv(wire.READ_SIZE)
-            except OSError:
-                break
-            if not data:
-                break
-            self._feed(data)
-        return self._stage, self._call
-
-    def _read(self) -> bool:
-        """Act on what has come; False at the end of it."""
-        try:
-            data = self._channel.recv(wire.READ_SIZE)
-        except (BlockingIOError, InterruptedError):
-            return True
-        except OSError:
-            return False
-        self._feed(data)
-        return bool(data)
-
-    def _feed(self, data: bytes) -> None:
-        for kind, flags, body in self._frames.feed(data):
-            if self._stage is Stage.READING and kind != wire.LOG:
-                # The end of a stream overtakes its last piece, which a thread still reads.
-                self._held.append((kind, flags, body))
-            else:
-                self._take(kind, flags, body)
-
-    def _take(self, kind: int, flags: int, body: bytes) -> None:
-        if kind == wire.LOG:
-            relay.hand_over(body)
-            return
-        call = self._call
-        if kind in {wire.RESULT, wire.PIECE} and call is not None and self._stage is Stage.RUNNING:
-            self._take_result(call, kind, flags, body)
-        elif kind == wire.ERROR and call is not None:
-            error, text = _load(body)
-            error.__cause__ = RemoteTraceback(text)
-            self._pool.failed(call, error)
-            self._free(call, flags)
-        elif kind == wire.END and call is not None:
-            self._pool.answered(call, OVER)
-            self._free(call, flags)
-        elif kind == wire.READY and self._stage is Stage.STARTING:
-            self._stage = Stage.IDLE
-            self._pool.opened(self)
-        elif kind == wire.FAILED and self._stage is Stage.STARTING:
-            self.retire()
-            problem = f"offload: a child could not be set up (--offload-import, --offload-initializer)\n{body.decode()}"
-            self._pool.cannot_open(self, OffloadError(problem.rstrip()))
-
-    def _take_result(self, call: Call, kind: int, flags: int, body: bytes) -> None:
-        if flags & wire.ARENA:
-            self._stage = Stage.READING
-            self._copying = True
-            reading = self._children.in_thread(parcel.read, self._arena, wire.unpack_sizes(body))
-            reading.add_done_callback(lambda done: self._was_read(call, kind, flags, done))
-            return
-        try:
-            value = pickle.loads(body)  # noqa: S301  # from a child of ours
-        except Exception as error:  # noqa: BLE001  # whatever a foreign __setstate__ raises
-            self._broken(call, kind, flags, error)
-            return
-        self._pool.answered(call, value)
-        if kind == wire.RESULT:
-            self._free(call, flags)
-
-    def _was_read(self, call: Call, kind: int, flags: int, done: asyncio.Future[Any]) -> None:
-        self._copying = False
-        if self._stage is Stage.GONE:
-            self._close()
-            return
-        if kind == wire.PIECE:
-            self._stage = Stage.RUNNING
-        error = done.exception()
-        if isinstance(error, Exception):
-            self._broken(call, kind, flags, error)
-            return
-        self._pool.answered(call, done.result())
-        if kind == wire.RESULT:
-            self._free(call, flags)
-            return
-        if not self._pool.waits_for(call):
-            self.close(call)
-        held, self._held = self._held, []
-        for frame in held:
-            self._take(*frame)
-        if self._how:
-            self.died(self._how)
-
-    def _broken(self, call: Call, kind: int, flags: int, error: Exception) -> None:
-        """A result has come that cannot be unpickled here."""
-        self._pool.failed(call, error)
-        if kind == wire.RESULT:
-            self._free(call, flags)
-        else:
-            self._pool.close_stream(call, "a piece of its stream could not be read")
-
-    def _free(self, call: Call, flags: int) -> None:
-        self._call = None
-        if self._retired:
-            self._stage = Stage.GONE
-            self._close()
-            self._pool.freed(self, call, tired=True)
-            return
-        self._stage = Stage.IDLE
-        self._pool.freed(self, call, tired=bool(flags & wire.RETIRE))
-
-    def _written(self, call: Call, done: asyncio.Future[Any]) -> None:
-        self._copying = False
-        if self._stage is not Stage.WRITING:
-            self._close()
-            return
-        error = done.exception()
-        if isinstance(error, OSError):
-            self._pool.failed(call, OffloadError(f"the arguments of {call.name} do not fit into memory: {error}"))
-        elif isinstance(error, Exception):
-            self._pool.failed(call, unfit(call, error))
-        if error is not None or not self._pool.waits_for(call):
-            self._free(call, 0)
-            return
-        self._stage = Stage.RUNNING
-        kind = wire.STREAM if call.streams else wire.CALL
-        self._send(kind, wire.ARENA, wire.pack_sizes(done.result()))
-
-    def _send(self, kind: int, flags: int, body: bytes) -> None:
-        data = wire.frame(kind, flags, body)
-        if self._unsent:
-            self._unsent += data
-            return
-        try:
-            sent = self._channel.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            return  # it has died, and the nursery is about to say so
-        if sent < len(data):
-            self._unsent = data[sent:]
-            self._loop.add_writer(self._fd, self._writable)
-
-    def _writable(self) -> None:
-        data, self._unsent = self._unsent, b""
-        try:
-            self._unsent = data[self._channel.send(data) :]
-        except (BlockingIOError, InterruptedError):
-            self._unsent = data
-        except OSError:
-            pass
-        if not self._unsent:
-            self._loop.remove_writer(self._fd)
-
-    def _close(self) -> None:
-        if self._channel.fileno() >= 0:
-            self._loop.remove_reader(self._fd)
-            if self._unsent:
-                self._loop.remove_writer(self._fd)
-                self._unsent = b""
-            self._channel.close()
-        self._theirs.close()
-        # A thread that still uses it closes it: another file would have its number by then.
-        if self._arena >= 0 and not self._copying:
-            os.close(self._arena)
-            self._arena = -1
-
-
-def _load(body: bytes) -> ExceptionText:
-    """What a function has raised. The child has made sure that it can be unpickled, but its module may be missing."""
+def _outcome(work: Callable[..., Any], *arguments: object) -> tuple[Any, Exception | None]:
+    """What ``work`` returns, and what it raises: a future does not carry everything that foreign code may raise."""
     try:
-        loaded: ExceptionText = pickle.loads(body)  # noqa: S301  # from a child of ours
-    except Exception as error:  # noqa: BLE001  # whatever a foreign __init__ raises
-        return OffloadError(f"what the function raised cannot be read here: {error}"), ""
-    return loaded
-
-
-def _main_module() -> tuple[str, str]:
-    """How a child finds the program that runs here: by name, by path, or not at all."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return "name", spec.name
-    path = getattr(main, "__file__", None)
-    return ("path", str(Path(path).absolute())) if path else ("", "")
+        return work(*arguments), None
+    except BaseException as error:  # noqa: BLE001  # a foreign __reduce__ or __setstate__
+        return None, plain(error)

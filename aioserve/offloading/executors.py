@@ -18,14 +18,14 @@ import logging
 import queue
 import socket
 import time
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.errors import OffloadCrashed, OffloadError, OffloadUnfit
 from aioserve.offloading import carried
 from aioserve.offloading.call import OVER, Call
 from aioserve.offloading.child import target_of
+from aioserve.offloading.foreign import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,6 +68,17 @@ class Executors:
             if not opened.cancelled() and opened.exception() is None:
                 # In a thread: it may have to talk to somebody.
                 self._ending.append(self.pool.loop.run_in_executor(None, _end, opened.result()))
+
+    def abandon(self) -> None:
+        opened = self._executor
+        if opened is not None and opened.done() and not opened.cancelled() and not opened.exception():
+            opened.result().shutdown(wait=False)
+
+    def renew(self, executor: Executor) -> None:
+        """``executor`` is broken and takes no call any more: whoever opens a lane next has another one made."""
+        opened = self._executor
+        if opened is not None and opened.done() and not opened.exception() and opened.result() is executor:
+            self.rest()
 
     async def shut(self) -> None:
         if self._executor is not None:
@@ -112,9 +123,22 @@ class Place:
         try:
             self._future = self.executor.submit(work)
         except Exception as error:  # noqa: BLE001  # an executor of any kind, which may be broken or shut down
-            self._pool.loop.call_soon(self._pool.lost, self, crash(call, error), call)
+            self._pool.loop.call_soon(self._refused, call, error)
             return
         self._future.add_done_callback(lambda done: self._tell(self._done, call, done))
+
+    def _refused(self, call: Call, error: Exception) -> None:
+        """The executor has not taken ``call``."""
+        assert self.executor is not None
+        broken = isinstance(error, BrokenExecutor)
+        if broken:
+            self._engine.renew(self.executor)
+        if broken and self.calls > 1:
+            # It was broken by another call.
+            self._pool.lost(self, crash(call, error))
+            self._pool.put_back(call)
+        else:
+            self._pool.lost(self, crash(call, error), call)
 
     def _tell(self, act: Callable[..., None], *arguments: object) -> None:
         """Have the loop do it; it may have ended while a thread went on."""
@@ -136,6 +160,7 @@ class Place:
 
     def kill(self, why: str) -> bool:
         if self._future is not None and self._engine.name.startswith("dask:") and self._future.cancel():
+            self._future = None  # what it says of that is not a lane's end any more
             log.info("offload: given up: %s", why)
             return True
         return False
@@ -148,9 +173,12 @@ class Place:
             return
         error: BaseException | None = CancelledError() if done.cancelled() else done.exception()
         if error is not None:
-            lost = isinstance(error, (CancelledError, BrokenProcessPool)) or type(error).__name__ in LOST
-            self._pool.failed(call, crash(call, error) if lost else _plain(error))
-            self._free(call)
+            broken = isinstance(error, BrokenExecutor)
+            lost = broken or isinstance(error, CancelledError) or type(error).__name__ in LOST
+            if broken and self.executor is not None:
+                self._engine.renew(self.executor)
+            self._pool.failed(call, crash(call, error) if lost else plain(error))
+            self._free(call, tired=broken)
         elif not call.streams:
             self._pool.answered(call, done.result())
             self._free(call)
@@ -168,10 +196,10 @@ class Place:
             self._pool.answered(call, OVER)
             self._free(call)
 
-    def _free(self, call: Call) -> None:
+    def _free(self, call: Call, *, tired: bool = False) -> None:
         self._future = None
         self._pieces = None
-        self._pool.freed(self, call)
+        self._pool.freed(self, call, tired=tired)
 
 
 #: How dask says that a call was lost with the worker that ran it.
@@ -180,13 +208,6 @@ LOST: Final = frozenset(("KilledWorker", "FutureCancelledError", "FuturesCancell
 
 def crash(call: Call, error: BaseException) -> OffloadError:
     return OffloadCrashed(f"{call.name} has not returned: the executor lost it: {type(error).__name__}: {error}")
-
-
-def _plain(error: BaseException) -> BaseException:
-    """What a loop can carry: SystemExit and its like mean something else to it."""
-    if isinstance(error, Exception):
-        return error
-    return OffloadError(f"the function raised {type(error).__name__}: {error}")
 
 
 def run(function: Any, arguments: Any, keywords: Any, along: carried.Carried | None) -> Any:

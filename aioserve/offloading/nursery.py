@@ -11,7 +11,9 @@ tracker, and the application's program imported anew in each child.
     nursery: "method fork|spawn", "started ID PID", "failed ID TEXT", "ended ID STATUS" (as in waitpid(2))
 
 The worker's end of the control socket closes when the worker does, in whatever way; children have then a moment to see
-the end of their own channels, and are killed. A child that is alone in the world ends by itself (``end_with_parent``).
+the end of their own channels, and are killed, with all that they have started. A process that the worker has forked may
+keep that end open, and so the kernel tells the nursery as well (``end_with_parent``: TERM, to wake it). A child that is
+alone in the world is killed by the kernel.
 Only whoever reaps a process may kill it by its id, which is somebody else's a moment later: hence "kill" and not
 kill(2) in the worker.
 """
@@ -57,15 +59,19 @@ def command(function: str, *arguments: int) -> list[str]:
 
 
 def main(control: int, worker: int) -> None:
-    """Look after children until ``worker`` closes the other end of ``control``."""
+    """Look after children until ``worker`` closes the other end of ``control``, or has ended."""
+    # As long as there are no children, and an import may hang, nothing is lost by that.
     end_with_parent(worker, signal.SIGKILL)
+    os.set_inheritable(control, False)
     with socket.socket(fileno=control) as channel:
-        _Nursery(channel).run()
+        _Nursery(channel, worker).run()
 
 
 def spawned(channel: int, arena: int, nursery: int) -> None:
     """A child in an interpreter of its own."""
     _settle(nursery)
+    for fd in (channel, arena):
+        os.set_inheritable(fd, False)
     child.main(channel, arena)
 
 
@@ -77,8 +83,9 @@ def _settle(nursery: int) -> None:
 
 @final
 class _Nursery:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, worker: int) -> None:
         self._control: Final = control
+        self._worker: Final = worker
         self._buffer = b""
         self._descriptors: list[int] = []
         self._children: dict[int, str] = {}  # by process id, the worker's name for it
@@ -86,15 +93,18 @@ class _Nursery:
         self._wake, self._waker = os.pipe()
 
     def run(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, child._not_ours)
         os.set_blocking(self._waker, False)
         os.set_blocking(self._wake, False)
-        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        self._listen()
         with contextlib.suppress(ConnectionError):
             while self._turn():
                 pass
         self._end()
+
+    def _listen(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, child._not_ours)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
 
     def _turn(self) -> bool:
         """Wait for something and do it; False when the worker has gone."""
@@ -103,9 +113,13 @@ class _Nursery:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)
             self._reap()
+            if os.getppid() != self._worker:
+                return False  # and a process that it has forked holds its end of the socket open
         if self._control.fileno() not in readable:
             return True
         data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, MOST_DESCRIPTORS)
+        for fd in descriptors:
+            os.set_inheritable(fd, False)  # which they are, having come this way; programs of a call must not have them
         self._descriptors += descriptors
         if not data:
             return False
@@ -139,8 +153,13 @@ class _Nursery:
     def _prepare(self, wanted: dict[str, Any]) -> None:
         if wanted["method"] == "spawn":
             self._forks = False
-        if not self._forks:
-            return
+        if self._forks:
+            self._import(wanted)
+        # From now on there may be children, and programs that they have started: these have to be killed, too.
+        self._listen()  # again: an import may have set handlers of its own
+        end_with_parent(self._worker, signal.SIGTERM)
+
+    def _import(self, wanted: dict[str, Any]) -> None:
         with contextlib.suppress(Exception, SystemExit):  # each child meets the same, and reports it
             child.set_up(wanted["sys_path"], wanted["imports"])
         if _threads() > 1:

@@ -48,17 +48,18 @@ class _Pickler(pickle.Pickler):
 
 @final
 class _Small:
-    """A file that takes ``INLINE`` bytes."""
+    """A file that takes ``limit`` bytes."""
 
-    __slots__ = ("data", "size")
+    __slots__ = ("data", "limit", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
         self.data: list[Any] = []
+        self.limit = limit
         self.size = 0
 
     def write(self, data: Any) -> None:
         self.size += len(data)
-        if self.size > INLINE:
+        if self.size > self.limit:
             raise TooLarge
         self.data.append(data)
 
@@ -75,9 +76,9 @@ def _length(buffer: pickle.PickleBuffer) -> int:
         return view.nbytes
 
 
-def pack(thing: object) -> bytes:
-    """Pickle something small. Raises ``TooLarge``, and what pickle raises for what cannot be pickled."""
-    small = _Small()
+def pack(thing: object, limit: int = INLINE) -> bytes:
+    """Pickle something of ``limit`` bytes at most. Raises ``TooLarge``, and what pickle raises for what it cannot."""
+    small = _Small(limit)
     _Pickler(small, 5, buffer_callback=_in_band).dump(thing)
     return small.data[0] if len(small.data) == 1 else b"".join(small.data)
 
@@ -125,11 +126,15 @@ def write(arena: int, thing: object) -> list[int]:
         buffers.append(buffer)
         return False
 
-    _Pickler(writer, 5, buffer_callback=out_of_band).dump(thing)
-    sizes = [writer.size]
-    for buffer in buffers:
-        writer.write(buffer.raw())
-        sizes.append(writer.size - sum(sizes))
+    try:
+        _Pickler(writer, 5, buffer_callback=out_of_band).dump(thing)
+        sizes = [writer.size]
+        for buffer in buffers:
+            writer.write(buffer.raw())
+            sizes.append(writer.size - sum(sizes))
+    except BaseException:
+        trim(arena, writer.size)  # nobody will read it
+        raise
     return sizes
 
 

@@ -67,13 +67,16 @@ class Engine(Protocol):
         """Whether what runs can be stopped."""
 
     def open(self) -> Lane:
-        """Begin to open a lane. Ends with ``opened`` or ``lost``."""
+        """Begin to open a lane. Ends with ``opened`` or ``cannot_open``. Raises ``OffloadError`` if it cannot begin."""
 
     def rest(self) -> None:
         """There are no lanes, and none will be wanted soon."""
 
     async def shut(self) -> None:
         """End whatever is left."""
+
+    def abandon(self) -> None:
+        """The loop is closed: end whatever is left without it, and without waiting."""
 
 
 @final
@@ -162,12 +165,18 @@ class Pool:
     def close_stream(self, call: Call, why: str) -> None:
         """Have the generator of ``call``, which has ended for whoever read it, end as well."""
         call.lane.close(call)
+        if call.timer is not None:
+            call.timer.cancel()
         call.timer = self.loop.call_later(CLOSE_SECONDS, self._stop, call, why)
 
     # What lanes call.
 
     def opened(self, lane: Lane) -> None:
         """``lane`` takes calls from now on."""
+        if self.closed:
+            self._schedule.gone(lane)
+            lane.retire()
+            return
         self._schedule.opened(lane, time.monotonic())
         self._advance()
 
@@ -220,8 +229,10 @@ class Pool:
 
     def cannot_open(self, lane: Lane, error: OffloadError) -> None:
         """``lane`` cannot be opened. If there is no other, nobody's call can be run."""
-        if not self._schedule.gone(lane):
-            return
+        if self._schedule.gone(lane):
+            self._cannot(error)
+
+    def _cannot(self, error: OffloadError) -> None:
         log.error("%s", error)
         if not self._schedule.lanes:
             for call in self._schedule.take_all():
@@ -246,12 +257,19 @@ class Pool:
             log.warning("offload: %d calls that nobody waits for are stopped", len(self._running))
         for call in list(self._running):
             self.failed(call, error)
-            self._stop(call, "the server is shutting down")
+            if not self._stop(call, "the server is shutting down") and call.streams:
+                call.lane.close(call)  # a thread waits to be asked for more
         self._retire(time.monotonic())
         if self._idling is not None:
             self._idling.cancel()
         await self._engine.shut()
         self._publish()
+
+    def abandon(self) -> None:
+        """``close`` for a pool whose loop was closed before it, and with it everybody who waits."""
+        if not self.closed:
+            self.closed = True
+            self._engine.abandon()
 
     def snapshot(self) -> Snapshot:
         row = self._row
@@ -284,7 +302,12 @@ class Pool:
             self._row[cells.OFFLOAD_WAIT_NS] += int((call.started - call.queued) * 1e9)
             lane.run(call)
         for _ in range(0 if self.closed else schedule.lacking()):
-            lane = self._engine.open()
+            try:
+                lane = self._engine.open()
+            except OffloadError as error:
+                # Later: whoever has queued a call a moment ago is not yet waiting for it.
+                self.loop.call_soon(self._cannot, error)
+                break
             schedule.opening(lane)
         if self._idling is None and self.settings.idle and not self.closed:
             self._idling = self.loop.call_later(self.settings.idle, self._look_for_idle)
@@ -308,6 +331,8 @@ class Pool:
             what = f"it was killed after running for {time.monotonic() - call.started:.1f} s"
         else:
             what = "its data was still being copied" if self._engine.stops else "it goes on, and cannot be stopped"
+            if call.streams:
+                call.lane.close(call)  # it ends at its next yield, where it would wait for ever to be asked for more
         self.failed(call, OffloadTimeout(f"{call.name} was not done after {seconds:g} s: {what}"))
         self._publish()
 

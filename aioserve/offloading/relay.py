@@ -13,14 +13,19 @@ import pickle
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.offloading.carried import REQUEST_ID
+from aioserve.offloading.foreign import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger("aioserve")
 
-#: A message longer than this is cut: it has to fit a frame.
+#: A message longer than this is cut, and a record that is larger than that comes without what "extra" brought.
 LONGEST: Final = 64 * 1024
+LARGEST: Final = 512 * 1024
+
+#: Types that can be read anywhere.
+_PLAIN: Final = frozenset((str, int, float, bool, type(None)))
 
 
 @final
@@ -47,11 +52,17 @@ class SendingHandler(logging.Handler):
         state["exc_text"] = _cut(state.get("exc_text"))
         state.setdefault("request_id", REQUEST_ID.get())
         state.pop("message", None)
+        plain = {name: value for name, value in state.items() if type(value) in _PLAIN}
+        # What "extra" brought, by itself: it may be such that it cannot be pickled here, or not unpickled at home.
+        others = {name: value for name, value in state.items() if name not in plain}
         try:
-            return pickle.dumps(state, 5)
-        except Exception:  # noqa: BLE001  # something in "extra" that cannot be pickled
-            plain = {name: value for name, value in state.items() if type(value) in {str, int, float, type(None)}}
-            return pickle.dumps(plain, 5)
+            extra = pickle.dumps(others, 5) if others else b""
+        except Exception:  # noqa: BLE001  # whatever a foreign __reduce__ raises
+            extra = b""
+        packed = pickle.dumps((plain, extra), 5)
+        if len(packed) > LARGEST:
+            packed = pickle.dumps(({name: _cut(v) if isinstance(v, str) else v for name, v in plain.items()}, b""), 5)
+        return packed
 
 
 def _cut(text: str | None) -> str | None:
@@ -60,7 +71,19 @@ def _cut(text: str | None) -> str | None:
 
 def hand_over(data: bytes) -> None:
     """In the worker: give a child's record to whoever would have it if it had been logged here."""
-    record = logging.makeLogRecord(pickle.loads(data))  # noqa: S301  # from a child of ours
+    plain, extra = pickle.loads(data)  # noqa: S301  # from a child of ours
+    record = logging.makeLogRecord(plain)
+    try:
+        record.__dict__.update(pickle.loads(extra) if extra else {})  # noqa: S301  # as above
+    except BaseException as error:  # noqa: BLE001  # an exception in "extra", say, whose __init__ wants more arguments
+        log.debug("offload: what goes with a log record of a child cannot be read here: %s", shown(error))
+    try:
+        _handle(record)
+    except Exception:  # a filter's: it would be the caller's, who is elsewhere
+        log.exception("offload: a log record of a child could not be logged here: %s", record.msg)
+
+
+def _handle(record: logging.LogRecord) -> None:
     logger = logging.getLogger(record.name)
     if not logger.isEnabledFor(record.levelno):
         return

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, final
 
@@ -37,6 +38,9 @@ class Ward(Protocol):
 
     def begun(self) -> None:
         """The process has its own copies of these."""
+
+    def abandon(self) -> None:
+        """The loop is closed."""
 
     def died(self, how: str, /) -> None:
         """The process has ended; ``how`` goes on from "it"."""
@@ -66,9 +70,9 @@ class Nursery:
         loop.add_reader(self._control.fileno(), self._readable)
 
     def start(self, child: Ward) -> None:
-        self._children[str(child.name)] = child
         theirs, arena = child.begin(self)
         socket.send_fds(self._control, [f"start {child.name}\n".encode()], [theirs.fileno(), arena])
+        self._children[str(child.name)] = child
         child.begun()
 
     def kill(self, child: Ward) -> None:
@@ -82,6 +86,16 @@ class Nursery:
         """Let it end, and its children with it."""
         if not self.gone:
             self._control.shutdown(socket.SHUT_WR)
+
+    def abandon(self) -> None:
+        """``shut`` where there is no loop any more."""
+        if not self.gone:
+            self.gone = True
+            self._control.close()
+            for child in self._children.values():
+                child.abandon()
+            # It ends in a moment, for which nobody here should stand still.
+            threading.Thread(target=self._process.wait, name="offload: the end of a nursery", daemon=True).start()
 
     async def ended(self) -> None:
         """Return once it has ended, which takes a moment if a child does not leave by itself."""
@@ -150,5 +164,10 @@ class Nursery:
         self._process.wait()  # it has closed its socket by ending
         children, self._children = self._children, {}
         for child in children.values():
+            if child.pid:
+                # The kernel has killed it, and nobody what it had started: that is in a group of its name, which nobody
+                # else can have as long as one is left. It may have ended in good order, with all of them.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)
             child.died("was lost with the process that had started it")
         self._over.set()

@@ -29,12 +29,21 @@ PIECE: Final = 15
 END: Final = 16
 LOG: Final = 17
 
+KINDS: Final = frozenset((SETUP, CALL, STREAM, MORE, CLOSE, READY, FAILED, RESULT, ERROR, PIECE, END, LOG))
+
 #: Flags: the parcel is in the arena; the child has grown too large and should be replaced.
 ARENA: Final = 1
 RETIRE: Final = 2
 
 HEAD: Final = struct.Struct("!BBI")
 READ_SIZE: Final = 256 * 1024
+
+#: No frame has a longer body, by far: what says so was not written by us.
+LONGEST: Final = 64 * 1024 * 1024
+
+
+class Garbage(Exception):
+    """What was read is no frame."""
 
 
 def frame(kind: int, flags: int = 0, body: bytes = b"") -> bytes:
@@ -51,11 +60,13 @@ class Frames:
         self._buffer = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Every frame that is complete: kind, flags, body."""
+        """Every frame that is complete: kind, flags, body. Raises ``Garbage``."""
         buffer = self._buffer + data if self._buffer else data
         at, size = 0, len(buffer)
         while size - at >= HEAD.size:
             kind, flags, length = HEAD.unpack_from(buffer, at)
+            if kind not in KINDS or length > LONGEST:
+                raise Garbage
             end = at + HEAD.size + length
             if end > size:
                 break

@@ -174,7 +174,8 @@ def test_a_killed_worker_and_a_killed_nursery_leave_no_child_behind(tmp_path):
         client.request(f"/work?path={tmp_path / 'x'}&seconds=60")
         child = int(written(tmp_path / "x"))
         (worker,) = server.workers()
-        # Stopped first: it must not see what happens to the worker.
+        # Stopped first: neither must see what happens to the other.
+        os.kill(worker, signal.SIGSTOP)
         for pid in children(server) - {child}:
             os.kill(pid, signal.SIGSTOP)
             os.kill(pid, signal.SIGKILL)
@@ -271,3 +272,47 @@ def test_a_program_without_a_main_guard_is_told_so(tmp_path):
     done = run_script(tmp_path / "program.py", SCRIPT.replace('if __name__ == "__main__":', "if True:"))
     assert done.returncode == 1
     assert "begins with: if __name__ == '__main__'" in done.stderr
+
+
+CLASSES = """
+    import asyncio
+
+    import aioserve
+
+
+    class Point:
+        pass
+
+
+    class Sharp(Exception):
+        pass
+
+
+    def turn(point):
+        assert isinstance(point, Point)
+        return Point()
+
+
+    def cut():
+        raise Sharp
+
+
+    async def main():
+        print(isinstance(await aioserve.offload(turn, Point()), Point))
+        try:
+            await aioserve.offload(cut)
+        except Sharp:
+            print("Sharp")
+
+
+    if __name__ == "__main__":
+        aioserve.offload.configure(imports=(IMPORTS))
+        asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("imports", ["", "'multiprocessing',"])
+def test_the_classes_of_a_program_go_there_and_back(tmp_path, imports):
+    """multiprocessing has a name of its own for the main module, and takes it as soon as it is imported."""
+    done = run_script(tmp_path / "program.py", CLASSES.replace("IMPORTS", imports))
+    assert (done.returncode, done.stdout) == (0, "True\nSharp\n"), done.stderr

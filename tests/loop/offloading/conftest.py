@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
@@ -27,6 +28,15 @@ def tracks_resources(pid):
         return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def arenas():
+    """The descriptors of shared memory that this process has."""
+    found = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found += [fd] * ("memfd" in os.readlink(fd))
+    return found
 
 
 @pytest.fixture

@@ -46,6 +46,17 @@ def same_thread():
     return threading.current_thread().name
 
 
+def stuck_and_endless():
+    while True:
+        let_go.wait(30)
+        yield 1
+
+
+def same_thread_for_ever():
+    while True:
+        yield threading.current_thread().name
+
+
 async def test_a_thread_runs_in_this_process(pool):
     await pool(engine="thread")
     assert await offload(offloaded.pid) == os.getpid()
@@ -86,6 +97,23 @@ async def test_a_stream_from_a_thread_comes_piece_by_piece(pool):
     assert await offload(offloaded.add, 1) == 2
 
 
+async def test_a_stream_from_a_thread_whose_time_is_over_ends_at_its_next_yield(pool):
+    await pool(engine="thread")
+    with pytest.raises(OffloadTimeout, match="cannot be stopped"):
+        await anext(offload.stream(stuck_and_endless, timeout=0.1))
+    let_go.set()
+    assert await offload(offloaded.add, 1, timeout=5) == 2
+
+
+async def test_closing_ends_a_stream_in_a_thread_that_waits_to_be_asked(pool):
+    running = await pool(engine="thread")
+    stream = offload.stream(same_thread_for_ever)
+    name = await anext(stream)
+    await running.close()
+    await until(lambda: name not in {thread.name for thread in threading.enumerate()}, "the thread has ended")
+    await stream.aclose()
+
+
 async def test_an_error_within_a_stream_from_a_thread_is_raised(pool):
     await pool(engine="thread")
     stream = offload.stream(offloaded.pieces_then_fail)
@@ -106,12 +134,13 @@ async def test_a_factory_of_executors_is_an_engine(pool):
     assert await offload(offloaded.pid) == child
 
 
-async def test_a_broken_executor_fails_its_calls(pool):
-    await pool(engine="tests.loop.offloading.test_executors:one_process")
+async def test_a_broken_executor_fails_its_calls_and_is_replaced(pool):
+    await pool(workers=2, engine="tests.loop.offloading.test_executors:one_process")
+    await asyncio.gather(offload(offloaded.add, 1), offload(offloaded.add, 2))
     with pytest.raises(OffloadCrashed, match="the executor lost it: BrokenProcessPool"):
         await offload(offloaded.leave, 3)
-    with pytest.raises(OffloadCrashed, match="the executor lost it: BrokenProcessPool"):
-        await offload(offloaded.add, 1)
+    # The other lane is still one of the broken executor.
+    assert await asyncio.gather(offload(offloaded.add, 1), offload(offloaded.add, 2)) == [2, 3]
 
 
 @pytest.mark.parametrize(

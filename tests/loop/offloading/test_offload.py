@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
+import logging
 import os
 import pickle
+import resource
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -15,8 +20,10 @@ import pytest
 import aioserve
 from aioserve import OffloadClosed, OffloadCrashed, OffloadError, OffloadFull, OffloadTimeout, OffloadUnfit, offload
 from aioserve.offloading import api
+from aioserve.offloading.children import Children
 from tests import offloaded
-from tests.loop.offloading.conftest import begun, descendants, until
+from tests.loop.offloading.conftest import arenas, begun, descendants, until
+from tests.process.servers import REPO, processes, wait_until
 
 
 async def test_a_result_comes_back_from_another_process(pool):
@@ -66,6 +73,70 @@ async def test_what_a_loop_could_not_bear_is_an_error_of_the_call(pool, function
     await pool()
     with pytest.raises(error, match=text):
         await offload(function)
+    assert await offload(offloaded.add, 1) == 2
+
+
+async def test_an_error_brings_what_it_holds(pool):
+    await pool()
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        await offload(offloaded.fail_with_output, 200_000)
+    assert len(caught.value.output) == 200_000
+    with pytest.raises(OffloadError, match=r"raised CalledProcessError: .*exit status 3"):
+        await offload(offloaded.fail_with_output, 2_000_000)
+
+
+async def test_functions_that_call_each_other_for_ever_are_a_recursion_error(pool):
+    await pool()
+    with pytest.raises(RecursionError) as caught:
+        await offload(offloaded.ping)
+    assert "characters)" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("size", [1, 200_000])
+async def test_what_ends_a_process_when_it_is_pickled_is_an_error_of_the_call(pool, size):
+    await pool()
+    with pytest.raises(OffloadError, match="raised SystemExit: 4"):
+        await offload(offloaded.make_mine, os.getpid(), size)
+    assert await offload(offloaded.add, 1) == 2
+
+
+async def test_an_argument_that_ends_a_process_is_unfit(pool):
+    await pool()
+    with pytest.raises(OffloadUnfit, match="SystemExit: 3"):
+        await offload(offloaded.give_back, ["x" * 200_000, offloaded.Mine(None, 1)], timeout=5)
+    assert await offload(offloaded.add, 1) == 2
+
+
+async def test_a_child_that_writes_anything_into_its_socket_has_crashed(pool):
+    await pool()
+    with pytest.raises(OffloadCrashed, match="SIGKILL"):
+        await offload(offloaded.write_everywhere, timeout=10)
+    assert await offload(offloaded.add, 1) == 2
+
+
+async def test_a_fork_that_comes_out_of_a_call_is_no_second_child(pool, caplog):
+    await pool()
+    assert await offload(offloaded.fork_and_come_back) == 1
+    assert await offload(offloaded.add, 1) == 2
+    assert "os._exit() is missing" in caplog.text
+
+
+async def test_without_descriptors_the_call_fails_and_nothing_is_lost(pool):
+    running = await pool(max_tasks=1)
+    await offload(offloaded.add, 1)
+    open_before = len(os.listdir("/proc/self/fd"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = os.dup(0)
+    os.close(room)
+    for free in range(3):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room + free, limits[1]))
+        try:
+            with pytest.raises(OffloadError, match="no child can be started"):
+                await offload(offloaded.add, 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert running.snapshot().waiting == 0
+    assert len(os.listdir("/proc/self/fd")) == open_before
     assert await offload(offloaded.add, 1) == 2
 
 
@@ -259,6 +330,8 @@ async def test_a_cancelled_call_with_large_data_leaves_its_child_alone(pool):
     await asyncio.gather(task, return_exceptions=True)
     assert await offload(offloaded.pid) == first
     assert running.snapshot().kills == 0
+    (arena,) = arenas()
+    assert os.stat(arena).st_size == 0
 
 
 async def test_children_are_replaced_after_so_many_calls(pool):
@@ -302,6 +375,47 @@ async def test_the_loss_of_the_process_that_starts_them_fails_what_runs_and_no_m
     assert await offload(offloaded.add, 1) == 2
 
 
+@pytest.mark.parametrize("fork", ["", "os.fork() or time.sleep(30)"])
+def test_what_a_call_has_started_dies_with_a_killed_worker(tmp_path, fork):
+    """Even if a process that it has forked still holds its end of every socket."""
+    program = f"""
+import asyncio, os, time
+from aioserve import offload
+from tests import offloaded
+
+async def main():
+    await offload(offloaded.add, 1)
+    {fork}
+    await offload(offloaded.start_a_program, {str(tmp_path / "program")!r})
+
+asyncio.run(main())
+"""
+    worker = subprocess.Popen([sys.executable, "-c", program], cwd=REPO, process_group=0)
+    try:
+        wait_until((tmp_path / "program").exists, "the call has begun")
+        started = int(wait_until((tmp_path / "program").read_text, "the program has started"))
+        worker.kill()
+        worker.wait()
+        wait_until(lambda: started not in processes() or is_zombie(started), "the program has ended")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("start", ["auto", "spawn"])
+async def test_what_a_call_has_started_dies_with_the_process_that_starts_children(pool, tmp_path, start, monkeypatch):
+    monkeypatch.setattr(Children.__init__, "__kwdefaults__", {"start": start})
+    await pool()
+    before = descendants()
+    task = asyncio.create_task(offload(offloaded.start_a_program, tmp_path / "program"))
+    program = int(await begun(tmp_path / "program"))
+    (nursery,) = {pid for pid in descendants() - before if processes()[pid][0] == os.getpid()}
+    os.kill(nursery, signal.SIGKILL)
+    with pytest.raises(OffloadCrashed, match="was lost"):
+        await task
+    await until(lambda: program not in processes(), "the program has ended")
+
+
 async def test_signals_of_a_terminal_do_not_end_a_child(pool):
     await pool()
     child = await offload(offloaded.signals)
@@ -316,6 +430,11 @@ async def test_a_child_has_nothing_open_that_is_not_its_own(pool, tmp_path):
     await other
     mine = {fd: what for fd, what in found.items() if fd > 2 and not what.startswith("/proc/")}
     assert sorted(what.partition(":")[0] for what in mine.values()) == ["/memfd", "socket"], mine
+
+
+async def test_programs_of_a_call_inherit_nothing(pool):
+    await pool()
+    assert await offload(offloaded.inherited) == []
 
 
 async def test_the_initialiser_runs_once_in_each_child(pool):
@@ -370,6 +489,34 @@ async def test_tracebacks_and_odd_extras_survive_the_way(pool, caplog):
     assert "odd" in caplog.text
 
 
+async def test_a_record_whose_extras_cannot_be_read_here_is_logged_without_them(pool, caplog):
+    await pool()
+    assert await offload(offloaded.say_awkwardly, timeout=5) == "said"
+    (record,) = [record for record in caplog.records if record.name == "tests.offloaded"]
+    assert (record.getMessage(), record.user, hasattr(record, "error")) == ("awkward", "ann", False)
+
+
+async def test_a_filter_that_raises_is_not_the_calls_error(pool, caplog):
+    def refuse(record):
+        raise LookupError("no context here")
+
+    logging.getLogger("tests.offloaded").addFilter(refuse)
+    try:
+        await pool()
+        assert await offload(offloaded.say_awkwardly, timeout=5) == "said"
+    finally:
+        logging.getLogger("tests.offloaded").removeFilter(refuse)
+    assert "could not be logged here: awkward" in caplog.text
+
+
+async def test_a_record_is_cut_to_what_a_frame_holds(pool, caplog):
+    await pool()
+    await offload(offloaded.say_much)
+    (record,) = [record for record in caplog.records if record.name == "tests.offloaded"]
+    assert len(record.load) < 100_000
+    assert not hasattr(record, "thing")
+
+
 async def test_the_context_goes_along(pool):
     await pool()
     context = contextvars.copy_context()
@@ -418,6 +565,26 @@ def test_it_works_without_a_server_and_ends_with_the_loop():
     started = asyncio.run(main()) - before
     assert len(started) == 2
     assert not descendants() & started
+
+
+def test_a_loop_that_is_closed_with_calls_in_flight_leaves_nothing_to_the_next(tmp_path):
+    async def main():
+        task = asyncio.create_task(offload(offloaded.touch_and_sleep, tmp_path / "begun", 60))
+        await begun(tmp_path / "begun")
+        return task
+
+    def close_early():
+        loop = asyncio.new_event_loop()
+        task = loop.run_until_complete(main())
+        loop.close()
+        task.get_coro().close()
+
+    before, open_before = descendants(), len(os.listdir("/proc/self/fd"))
+    close_early()
+    assert len(descendants() - before) == 2
+    assert asyncio.run(offload(offloaded.add, 1)) == 2
+    wait_until(lambda: descendants() <= before, "all have ended")
+    assert len(os.listdir("/proc/self/fd")) == open_before
 
 
 def test_settings_without_a_server_are_configured_in_the_program(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
@@ -34,7 +35,7 @@ async def test_the_generator_is_at_most_one_piece_ahead(pool, tmp_path):
     stream = offload.stream(offloaded.count, 100, str(path))
     assert await anext(stream) == 0
     assert await anext(stream) == 1
-    assert await begun(path) in {"1", "2"}
+    await until(lambda: path.read_text() == "2", "the third piece is worked out")
     await asyncio.sleep(0.1)
     assert path.read_text() == "2"
     await stream.aclose()
@@ -87,6 +88,14 @@ async def test_the_timeout_is_for_each_piece(pool):
     assert [piece async for piece in offload.stream(offloaded.slow_pieces, 0.3, timeout=0.8)] == [0, 1, 2]
     with pytest.raises(OffloadTimeout):
         await anext(offload.stream(offloaded.slow_pieces, 60, timeout=0.2))
+
+
+async def test_a_generator_is_stopped_whose_piece_was_being_read_when_its_time_was_over(pool):
+    running = await pool()
+    with pytest.raises(OffloadTimeout, match="its data was still being copied"):
+        await anext(offload.stream(offloaded.piece_that_is_slow_to_read, os.getpid(), timeout=0.3))
+    assert await offload(offloaded.add, 1, timeout=10) == 2
+    assert running.snapshot().kills == 1
 
 
 async def test_a_slow_reader_is_not_the_generators_fault(pool):

@@ -68,3 +68,8 @@ def test_the_request_itself_stays():
 def test_a_variable_that_the_other_side_does_not_have_is_passed_over():
     along = ((("tests.pure.offloading.test_carried", "GONE", 1),), "abc")
     assert carried.unpack(along).run(REQUEST_ID.get) == "abc"
+
+
+def test_a_module_that_is_not_there_is_not_the_calls_error():
+    along = ((("there_is_no_such_module", "USER", "ann"), (__name__, "USER", "bob")), "abc")
+    assert carried.unpack(along).run(USER.get) == "bob"

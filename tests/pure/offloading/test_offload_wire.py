@@ -39,3 +39,9 @@ def test_a_reader_that_stops_in_the_middle_goes_on_with_the_next_frame():
 def test_sizes_come_out_as_they_went_in():
     sizes = [0, 1, 1 << 40]
     assert list(wire.unpack_sizes(wire.pack_sizes(sizes))) == sizes
+
+
+@pytest.mark.parametrize("data", [b"Traceback (most", wire.HEAD.pack(wire.LOG, 0, wire.LONGEST + 1), bytes(6)])
+def test_what_is_no_frame_is_noticed(data):
+    with pytest.raises(wire.Garbage):
+        list(wire.Frames().feed(data))

@@ -25,6 +25,11 @@ class Picture:
         return Picture, (pickle.PickleBuffer(self.pixels),)
 
 
+class Unwilling:
+    def __reduce__(self):
+        raise TypeError("no")
+
+
 LARGE = parcel.INLINE + 1
 
 
@@ -125,3 +130,9 @@ def test_an_arena_has_no_name():
         assert not os.get_inheritable(fd)
     finally:
         os.close(fd)
+
+
+def test_what_was_written_in_vain_takes_no_memory(arena):
+    with pytest.raises(TypeError):
+        parcel.write(arena, [bytes(parcel.KEEP + 1), Unwilling()])
+    assert os.fstat(arena).st_size == 0
