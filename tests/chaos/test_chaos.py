@@ -15,7 +15,7 @@ SHORT = Pace(stream_seconds=0.6)
 
 MODES = [("shared", "late"), ("dispatch", "late"), ("reuseport", "late"), ("reuseport", "always")]
 
-#: Each takes twenty seconds, so what differs least from others is left to ``python -m tests.chaos``: who steals has next
+#: Each takes twenty seconds, so what differs least is left to ``python -m tests.chaos``: who steals has next
 #: to nothing to do with mishaps and scarcity.
 CASES = [(part, *mode) for part in PARTS for mode in MODES if part == "planned" or mode[1] != "always"]
 
