@@ -108,6 +108,7 @@ class Head:
         "length",
         "line",
         "plain",
+        "upgrade",
     )
 
     def __init__(self, line: RequestLine, headers: list[Header]) -> None:
@@ -120,6 +121,8 @@ class Head:
         self.forwarded: bool = False
         #: Nothing in this head can have put the parser into another state than the one it started from.
         self.plain: bool = True
+        #: There is an Upgrade field. Whether it counts is not judged here.
+        self.upgrade: bool = False
         # Content-Length or Transfer-Encoding has been seen; Connection: close has been seen.
         self.framed: bool = False
         self.closing: bool = False
@@ -250,6 +253,7 @@ def read_framing(head: Head, name: bytes, value: bytes) -> None:
         # llhttp stops at an upgrade, whether it is taken or not (9110 7.8), and takes no more behind a Proxy-Connection
         # that says close.
         head.plain = False
+        head.upgrade = head.upgrade or name == b"upgrade"
 
 
 def read_transfer_encoding(head: Head, value: bytes) -> None:

@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
                 server.rewrite(scope)
             elif line.secure and peer.scheme == "http":
                 raise RequestError(421, "the request target names https, and this connection is not secured")
-        if not head.plain and server.settings.ws and asks_for_websocket(head):
+        if head.upgrade and server.settings.ws and asks_for_websocket(head):
             self._upgrade(transport, peer, head, scope)
             return
         mount = server.enter(scope)
