@@ -30,11 +30,10 @@ PARTS = ("rates", "tails", "balance", "losses")
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A row. ``before`` are its flags for a version that does not know all of ``flags`` yet."""
+    """A row."""
 
     name: str
     flags: str
-    before: str = ""
     server: str = "aioserve"
     few: int = FEW  # workers, where the others have as many as there are cores
     one_process: bool = False  # its workers are threads
@@ -66,11 +65,7 @@ PATTERNS = {
     for pattern in (
         Pattern("single", "--accept single", few=1, parts=("rates", "tails")),
         Pattern("shared", "--accept shared --workers {workers}"),
-        Pattern(
-            "reuseport",
-            "--accept reuseport --steal off --workers {workers}",
-            before="--accept reuseport --workers {workers}",
-        ),
+        Pattern("reuseport", "--accept reuseport --steal off --workers {workers}"),
         Pattern("reuseport --steal late", "--accept reuseport --steal late --workers {workers}"),
         Pattern("reuseport --steal always", "--accept reuseport --steal always --workers {workers}"),
         Pattern("dispatch", "--accept dispatch --workers {workers}"),
@@ -92,14 +87,10 @@ def available(patterns):
                 refused[pattern.name] = f"{pattern.server} is not installed"
             else:
                 usable[pattern] = pattern.flags
-            continue
-        for flags in filter(None, (pattern.flags, pattern.before)):
-            why = refusal(pattern, flags)
-            if not why:
-                usable[pattern] = flags
-                refused.pop(pattern.name, None)
-                break
+        elif why := refusal(pattern, pattern.flags):
             refused[pattern.name] = why
+        else:
+            usable[pattern] = pattern.flags
     return usable, refused
 
 
