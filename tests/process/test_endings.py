@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
 import signal
 import socket
+import statistics
 import time
 from typing import TYPE_CHECKING
 
@@ -411,7 +413,7 @@ def test_reset_while_the_application_works_is_no_error(served):
 
 def test_thousands_of_bad_endings_do_not_make_the_worker_grow(served):
     [worker] = served.workers()
-    rounds = 60
+    rounds = 40
 
     def vanish() -> None:
         for data in VANISHING.values():
@@ -424,14 +426,15 @@ def test_thousands_of_bad_endings_do_not_make_the_worker_grow(served):
                 else:
                     reset(client)
 
-    for _ in range(rounds):
-        vanish()
-    wait_until(lambda: sockets(worker) == idle_sockets(served), "all connections are closed")
-    before = memory(worker, "VmRSS")
-    for _ in range(rounds):
-        vanish()
-    wait_until(lambda: sockets(worker) == idle_sockets(served), "all connections are closed")
-    grown = memory(worker, "VmRSS") - before
+    def occupied() -> int:
+        for _ in range(rounds):
+            vanish()
+        wait_until(lambda: sockets(worker) == idle_sockets(served), "all connections are closed")
+        return memory(worker, "VmRSS")
+
+    # What leaks does so every time; the allocator takes or gives back some MiB now and then.
+    sizes = [occupied() for _ in range(4)]
+    grown = statistics.median(after - before for before, after in itertools.pairwise(sizes))
 
     print(f"{grown / KIB:.0f} KiB after {rounds * 2 * len(VANISHING)} endings")
     assert grown < GROWTH_LIMIT
