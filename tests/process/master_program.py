@@ -124,7 +124,8 @@ def forks(birth):
 
 
 def prints_without_newline(birth):
-    print(f"buffered {birth.slot}", end="\n")
+    # One write: with PYTHONUNBUFFERED the line feed would be another, and a sibling's line could come between the two.
+    print(f"buffered {birth.slot}\n", end="")
     return serve(birth)
 
 
