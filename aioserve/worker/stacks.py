@@ -62,7 +62,9 @@ class Stacks:
 
         def quit_(_number: int, frame: FrameType | None) -> None:
             self._say("SIGQUIT", frame)
-            self._loop.call_soon_threadsafe(on_quit)
+            # These handlers stay when the loop has ended, and then there is nothing left to hurry.
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(on_quit)
 
         # Not the loop's own handlers: those wait for the loop, which may be what is stuck.
         signal.signal(signal.SIGUSR2, usr2)

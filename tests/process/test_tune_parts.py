@@ -133,7 +133,9 @@ def test_a_status_that_refuses_is_an_error_and_an_answer():
         found = Client(address, ROOT, 1).kept(5.0)
     assert found.requests == 2
     assert found.errors.pop("status 503") == 2
-    assert len(found.errors) == 1  # and then nobody was there any more
+    # And then nobody was there any more; who had been queued when the listener was closed has a reset.
+    assert found.errors
+    assert found.errors.keys() <= {"ConnectionRefusedError", "ConnectionResetError"}
 
 
 @pytest.mark.parametrize(
