@@ -31,6 +31,7 @@ from aioserve.observe.scoreboard import PID
 from aioserve.supervise import Start, run_hook, supervise
 from aioserve.system import hooks
 from aioserve.system.pidfile import PidFile
+from aioserve.tls.credentials import Credentials
 from aioserve.version import __version__
 from aioserve.worker.assemble import assemble
 from aioserve.worker.main import run_single
@@ -192,7 +193,10 @@ def run_alone(config: Config, acceptor: Acceptor, manager: Manager | None, score
             notify_stopping(manager)
 
     run_hook(mine, "on_worker_start", slot=0, generation=1)
-    return run_single(config, acceptor.listeners(0), row=row, on_ready=on_ready, on_stop=on_stop)
+    credentials = Credentials(config.ssl) if config.ssl.enabled else None
+    return run_single(
+        config, acceptor.listeners(0), row=row, credentials=credentials, on_ready=on_ready, on_stop=on_stop
+    )
 
 
 def notify_ready(manager: Manager) -> None:

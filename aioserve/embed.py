@@ -15,12 +15,14 @@ from aioserve.errors import ConfigError
 from aioserve.observe.access import open_access_log
 from aioserve.offloading.api import pooled
 from aioserve.offloading.settings import Settings as PoolSettings
+from aioserve.tls.credentials import Credentials
 from aioserve.worker.assemble import assemble
 from aioserve.worker.serving import Stop, serve_until_stopped
 from aioserve.worker.settings import Settings
 
 if TYPE_CHECKING:
     from aioserve.config.tree import Config
+    from aioserve.worker.server import Server
 
 #: Settings of a process or of its logging, which are the caller's here.
 NOT_HERE = frozenset((
@@ -93,6 +95,11 @@ async def serve(
     access = open_access_log(config.log, loop)
     watcher = loop.create_task(_forward(shutdown, stop)) if shutdown is not None else None
 
+    credentials = Credentials(config.ssl) if config.ssl.enabled else None
+
+    def on_server(server: Server) -> None:
+        server.credentials = credentials
+
     def on_ready() -> None:
         if started is not None and not started.done():
             started.set_result(Running(tuple(acceptor.addresses())))
@@ -108,6 +115,7 @@ async def serve(
                 row=None,
                 stop=stop,
                 on_ready=on_ready,
+                on_server=on_server,
             )
     except BaseException as error:
         if started is not None and not started.done() and isinstance(error, Exception):

@@ -32,6 +32,7 @@ from aioserve.observe.scoreboard import PHASE, SEATS, Phase, Scoreboard
 from aioserve.system import hooks
 from aioserve.system.hooks import Moment
 from aioserve.system.process import end_with_parent, name_process
+from aioserve.tls.credentials import Credentials, make_front
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.evenness import Balance
 from aioserve.worker.main import CLEAN, one_loop, run_worker
@@ -107,6 +108,8 @@ class _Server:
         self._hooks: Final = _load_hooks(config)
         self._workers: list[list[Row]] = []  # both rows of each slot
         self._applications: Final[list[Applications]] = preload(config) if config.process.preload else []
+        #: The keys of session tickets, which every process inherits that is forked from here.
+        self._front: Final = make_front() if config.ssl.enabled else None
         self._body: Final = many_loops if config.process.accept == "threads" else one_loop
 
     def run(self) -> int:
@@ -186,6 +189,7 @@ class _Server:
             stealing=self._stealing(config, birth),
             has_left=self._has_left,
             balance=self._balance(config, birth),
+            credentials=Credentials(config.ssl, self._front) if config.ssl.enabled else None,
             body=self._body,
         )
 

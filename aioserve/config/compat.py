@@ -1,7 +1,7 @@
 """Flags that people bring from uvicorn and gunicorn, or find in plans, and that this version does not have.
 
 Each is refused with a sentence that is true today: what to use or do instead. They are not settings, they do not appear
-in the help, and the same table answers for variables (``AIOSERVE_KTLS``) and TOML keys (``[ssl] keyfile``).
+in the help, and the same table answers for variables (``AIOSERVE_HTTP2``) and TOML keys (``[ssl] version``).
 """
 
 from __future__ import annotations
@@ -26,10 +26,6 @@ class Refused:
 
 _WS = "is not needed: there is one implementation, on the Sans-I/O layer of websockets; use auto, or none"
 _HTTP2 = "HTTP/2 is not served in this version; let a proxy such as nginx, Caddy or HAProxy speak it to clients"
-_TLS = (
-    "TLS is not in this version; let nginx, Caddy, HAProxy or the load balancer hold the certificate and forward plain "
-    "HTTP (see --forwarded-allow-ips)"
-)
 _HANG = "use --timeout-worker, for an event loop that stands still; --timeout-boot limits the start"
 _LATER = "is not in this version; leave it out"
 _LOGGER = "is not in this version; route messages with --log-config instead"
@@ -43,18 +39,7 @@ _LIMIT_HEADERS = "use --limit-request-line, --limit-header-fields and --limit-he
 _TABLE = (
     # uvicorn's
     Refused("http2", _HTTP2, value=False),
-    *(
-        Refused(name, _TLS)
-        for name in (
-            "ssl_keyfile",
-            "ssl_certfile",
-            "ssl_keyfile_password",
-            "ssl_version",
-            "ssl_cert_reqs",
-            "ssl_ca_certs",
-            "ssl_ciphers",
-        )
-    ),
+    Refused("ssl_version", "use --ssl-minimum-version with 1.2 or 1.3; the newest that the client can is spoken"),
     Refused("timeout_worker_healthcheck", _HANG),
     Refused("h11_max_incomplete_event_size", f"{_LIMIT_HEADERS}, which hold for both parsers"),
     Refused(
@@ -95,12 +80,13 @@ _TABLE = (
     Refused("capture_output", _LATER, value=False),
     Refused("statsd_host", _STATSD),
     Refused("statsd_prefix", _STATSD),
-    *(Refused(name, _TLS) for name in ("certfile", "keyfile", "ca_certs", "cert_reqs", "ciphers")),
+    *(
+        Refused(name, f"use --ssl-{name.replace('_', '-')}")
+        for name in ("certfile", "keyfile", "ca_certs", "cert_reqs", "ciphers")
+    ),
     # Planned
     Refused("admin_bind", _ADMIN),
-    Refused("ktls", _TLS, value=False),
-    Refused("tls_processes", _TLS),
-    Refused("tls_transport", _TLS),
+    Refused("tls_transport", "there is one, which is as fast; leave it out"),
 )
 
 REFUSED = {refused.name: refused for refused in _TABLE}
@@ -121,7 +107,4 @@ def refusal(name: str) -> str:
     refused = REFUSED.get(name)
     if refused is not None:
         return refused.sentence
-    # Later inventions of these families deserve the same answer.
-    if name in {"ssl", "tls"} or name.startswith(("ssl_", "tls_")):
-        return _TLS
     return ""

@@ -230,7 +230,61 @@ class Ws:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ssl:
+    certfile: Annotated[
+        Texts,
+        Doc(
+            "speak TLS with this certificate, in PEM with its chain; several are chosen by the client's SNI",
+            metavar="FILE",
+            repeatable=True,
+        ),
+    ] = ()
+    keyfile: Annotated[
+        Texts,
+        Doc("the private key of the certificate; by default it is in the same file", metavar="FILE", repeatable=True),
+    ] = ()
+    keyfile_password: Annotated[Text, Doc("what encrypted keys are decrypted with")] = ""
+    certdir: Annotated[
+        Text, Doc("all certificates of this folder: NAME.crt with NAME.key, or NAME.pem with both", metavar="DIR")
+    ] = ""
+    ca_certs: Annotated[Text, Doc("verify clients' certificates with these authorities, in PEM", metavar="FILE")] = ""
+    cert_reqs: Annotated[
+        Literal["none", "optional", "required"], Doc("whether clients have to show a certificate", metavar="WHEN")
+    ] = "none"
+    ciphers: Annotated[Text, Doc("TLS 1.2's ciphers, in OpenSSL's notation", metavar="LIST")] = ""
+    minimum_version: Annotated[Literal["1.2", "1.3"], Doc("the oldest version of TLS that is spoken")] = "1.2"
+    redirect: Annotated[
+        tuple[str, ...],
+        values.BIND,
+        Doc("answer plain HTTP here with a redirect to https, an address as in --bind", repeatable=True),
+    ] = ()
+    hsts: Annotated[
+        Text, Doc("send Strict-Transport-Security with this value over TLS, such as max-age=31536000", metavar="VALUE")
+    ] = ""
+    ktls: Annotated[
+        Switch,
+        Doc("let the kernel encrypt what is sent, where kernel and OpenSSL can: files go by sendfile", flag="ktls"),
+    ] = False
+    processes: Annotated[
+        Count,
+        Doc(
+            "processes of their own that hold the keys and speak TLS, in front of the workers; 0: workers do it",
+            flag="tls-processes",
+            restart=True,
+            low=0,
+            high=256,
+        ),
+    ] = 0
+
+    @property
+    def enabled(self) -> bool:
+        """There is a certificate to show."""
+        return bool(self.certfile or self.certdir)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timeout:
+    handshake: Annotated[Seconds, Doc("for a TLS handshake", low=_SHORTEST)] = 10.0
     header: Annotated[Seconds, Doc("for a whole request head to arrive", low=_SHORTEST)] = 10.0
     body: Annotated[Seconds, Doc("for more of a request body to arrive", low=_SHORTEST)] = 30.0
     write: Annotated[Seconds, Doc("for the client to take more of a response", low=_SHORTEST)] = 30.0
@@ -247,6 +301,9 @@ class Timeout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
+    handshakes: Annotated[
+        Count, Doc("TLS handshakes under way per worker, then the oldest is given up; 0 is no limit", low=0)
+    ] = 1000
     concurrency: Annotated[Count, Doc("requests in flight per worker, then 503; 0 is no limit", low=0)] = 0
     connections: Annotated[
         Count, Doc("connections per worker, then no more are accepted; 0: what descriptors allow", low=0)
@@ -412,6 +469,7 @@ class Config:
     process: Annotated[Process, Doc("Processes")] = field(default_factory=Process)
     http: Annotated[Http, Doc("HTTP")] = field(default_factory=Http)
     ws: Annotated[Ws, Doc("WebSockets")] = field(default_factory=Ws)
+    ssl: Annotated[Ssl, Doc("TLS")] = field(default_factory=Ssl)
     timeout: Annotated[Timeout, Doc("Timeouts (30, 30s, 500ms, 5m, 1h)")] = field(default_factory=Timeout)
     limit: Annotated[Limit, Doc("Limits (sizes: 8190, 64KiB, 1MiB)")] = field(default_factory=Limit)
     proxy: Annotated[Proxy, Doc("Behind a proxy")] = field(default_factory=Proxy)

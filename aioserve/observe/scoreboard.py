@@ -62,6 +62,15 @@ RETAKEN_TOTAL: Final = 19  # connections that were taken back from a worker that
 # what waited for it, and QUEUE, to which nobody adds, is what whoever looked last has seen.
 STOLEN: Final = 20  # connections accepted from siblings' sockets; CONNECTIONS_TOTAL has them, too
 QUEUE: Final = 21  # connections that waited to be accepted, of the slot's sockets or of those that all slots share
+# Of whoever speaks TLS: workers, or processes of their own.
+HANDSHAKES: Final = 22  # under way now
+HANDSHAKES_TOTAL: Final = 23  # completed
+HANDSHAKES_RESUMED: Final = 24  # of these, with a session of before
+HANDSHAKES_FAILED: Final = 25  # refused, timed out, given up for want of room, or left by the client
+CERTIFICATE_UNTIL: Final = (
+    26  # when the first of the certificates in use expires, in seconds since 1970; 0: there is none
+)
+KTLS_TOTAL: Final = 27  # connections whose sending the kernel encrypts
 
 # Of the offload pool, from the end of the row downwards; what a process has counted so far, but the first three.
 OFFLOAD_WAITING: Final = 63  # calls in the queue now

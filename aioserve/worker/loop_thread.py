@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.offloading.pool import Pool
+    from aioserve.tls.credentials import Credentials
     from aioserve.worker.applications import Applications
     from aioserve.worker.server import Server
     from aioserve.worker.settings import Settings
@@ -35,7 +36,14 @@ class LoopThread:
     """Make it in the main loop, then ``start``. ``row`` is nobody else's to write."""
 
     def __init__(
-        self, name: str, config: Config, settings: Settings, applications: Applications, row: Row, pool: Pool
+        self,
+        name: str,
+        config: Config,
+        settings: Settings,
+        applications: Applications,
+        row: Row,
+        pool: Pool,
+        credentials: Credentials | None = None,
     ) -> None:
         self.name: Final = name
         self.row: Final = row
@@ -43,6 +51,7 @@ class LoopThread:
         self._settings: Final = settings
         self._applications: Final = applications
         self._pool: Final = pool
+        self._credentials: Final = credentials
         self._main: Final = asyncio.get_running_loop()
         #: Resolved with the server once it serves; never if it ends before.
         self.ready: Final[asyncio.Future[Server]] = self._main.create_future()
@@ -101,6 +110,7 @@ class LoopThread:
             )
 
     def _has_server(self, server: Server) -> None:
+        server.credentials = self._credentials
         self._server = server
 
     def _is_ready(self) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from aioserve.accept.orders import Order
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
+    from aioserve.tls.credentials import Credentials
     from aioserve.worker.applications import Applications
     from aioserve.worker.evenness import Balance
     from aioserve.worker.server import Server
@@ -70,6 +71,8 @@ class Work:
     #: Called in the main thread's loop, before anything else: signals and whoever else may say stop.
     prepare: Callable[[asyncio.AbstractEventLoop, Stop], None]
     on_ready: Callable[[], None]
+    #: What connections to https listeners are shown.
+    credentials: Credentials | None = None
     #: Asks for a successor, with the reason.
     recycle: Callable[[str], None] | None = None
     #: Called with the server of a worker that has one, before it accepts.
@@ -93,6 +96,7 @@ async def one_loop(work: Work) -> int:
         station.reopen()
 
     def on_server(server: Server) -> None:
+        server.credentials = work.credentials
         if work.then is not None:
             work.then(server)
         if work.recycle is not None:
@@ -122,6 +126,7 @@ def run_worker(
     stealing: Stealing | None = None,
     has_left: Callable[[int], bool] = nobody,
     balance: Balance | None = None,
+    credentials: Credentials | None = None,
     body: Body = one_loop,
 ) -> int:
     """Serve until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status.
@@ -160,6 +165,7 @@ def run_worker(
             applications=imported,
             listeners=listeners,
             row=row,
+            credentials=credentials,
             prepare=prepare,
             on_ready=reporter.ready,
             recycle=reporter.recycle,
@@ -176,6 +182,7 @@ def run_single(
     listeners: Sequence[Source],
     *,
     row: Row | None,
+    credentials: Credentials | None = None,
     on_ready: Callable[[], None],
     on_stop: Callable[[], None],
 ) -> int:
@@ -207,6 +214,7 @@ def run_single(
                 applications=applications,
                 listeners=listeners,
                 row=row,
+                credentials=credentials,
                 prepare=prepare,
                 on_ready=on_ready,
             )

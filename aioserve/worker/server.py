@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from aioserve.accept.base import Listener, Source
     from aioserve.errors import RequestError
     from aioserve.observe.access import Exchange, Session
+    from aioserve.tls.credentials import Credentials
     from aioserve.types import Address, Message, Scope
     from aioserve.worker.evenness import Balance
     from aioserve.worker.mount import Mount
@@ -180,6 +181,8 @@ class Server:
         self.stealing: Stealing | None = None
         #: Whether the worker of another slot has left, so that its queue is left to those who have its socket, too.
         self.has_left: Callable[[int], bool] = nobody
+        #: What connections to https listeners are shown; set before ``start`` if there are any.
+        self.credentials: Credentials | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._beat_due: float = 0.0
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
@@ -467,6 +470,10 @@ class Server:
 
 def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
     """What makes the protocol of a new connection."""
+    if server.credentials is not None:
+        from aioserve.worker.secure import Secure
+
+        return functools.partial(Secure, server)
     if server.settings.proxy_protocol == "off":
         return functools.partial(Connection, server)
     from aioserve.worker.preamble import Reception

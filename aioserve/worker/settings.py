@@ -44,6 +44,8 @@ class Settings:
     forwarded_host: bool = False
     proxy_protocol: str = "off"
     proxy_protocol_from: tuple[str, ...] = ()
+    handshake_timeout: float = 10.0
+    limit_handshakes: int = 1000
     ws: bool = True
     ws_max_size: int = 16 * 1024 * 1024
     ws_max_queue: int = 32
@@ -86,6 +88,8 @@ class Settings:
             forwarded_host=config.proxy.forwarded_host,
             proxy_protocol=config.proxy.protocol,
             proxy_protocol_from=config.proxy.protocol_from,
+            handshake_timeout=timeout.handshake,
+            limit_handshakes=limit.handshakes,
             ws=config.ws.mode != "none",
             ws_max_size=config.ws.max_size,
             ws_max_queue=config.ws.max_queue,

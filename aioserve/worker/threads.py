@@ -88,7 +88,15 @@ class _Threads:
         count = len(work.applications)
         rows = Scoreboard(count)  # private: nobody forks from here
         self._threads: Final = [
-            LoopThread(f"loop {number + 1} of {count}", work.config, settings, applications, rows.row(number, 0), pool)
+            LoopThread(
+                f"loop {number + 1} of {count}",
+                work.config,
+                settings,
+                applications,
+                rows.row(number, 0),
+                pool,
+                work.credentials,
+            )
             for number, applications in enumerate(work.applications)
         ]
         self._started: Final[list[LoopThread]] = []
