@@ -1,0 +1,33 @@
+"""The ways in which the server can speak TLS; a client must see no difference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.process.servers import Served
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.process.identities import Identities
+
+#: What is asked for besides the certificate. Where the kernel has no TLS, ``--ktls`` says so and goes on without.
+WAYS = {
+    "inline": (),
+}
+
+#: As the ASGI extension and this interpreter's ssl module number them.
+VERSIONS = {"1.2": 0x0303, "1.3": 0x0304}
+
+
+def encrypted(
+    way: str, identities: Identities, *arguments: str, app: str = "proxied:app", site: Path | None = None, **served
+) -> Served:
+    """A server of the site's certificate, or another one, on https://127.0.0.1."""
+    certificate = ("--ssl-certfile", str(site or identities.site))
+    return Served(app, *certificate, *WAYS[way], *arguments, **served)
+
+
+def asks(identities: Identities, *, required: bool) -> tuple[str, ...]:
+    """Options with which clients are asked for a certificate, as uvicorn has them: the numbers are ssl.CERT_..."""
+    return ("--ssl-ca-certs", str(identities.clients), "--ssl-cert-reqs", "2" if required else "1")

@@ -1,0 +1,42 @@
+"""Files that programs in front of a server, and its clients, are given: one folder with everybody's certificates.
+
+identities = Identities(directory)
+identities.site        certificate and key of a server for localhost and 127.0.0.1, in one file
+identities.sites       the certificate of the authority behind it; ``clients`` is that of the clients'
+identities.robot       certificate and key of a client whose Common Name has a comma
+identities.stranger    the same, of an authority that nobody knows
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from tests.tls import NAMES, Authority
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Of both clients.
+COMMON_NAME = "robot, the"
+
+
+class Identities:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.authority = Authority()
+        clients = Authority()
+        self.sites = self.authority.write(directory, "sites")
+        # haproxy's example asks for this name.
+        self.clients = clients.write(directory, "clients").rename(directory / "clients.pem")
+        self.site_certificate = self.authority.server(*NAMES, "a.example")
+        self.site = self.site_certificate.write_together(directory, "site")
+        self.robot_certificate = clients.client(COMMON_NAME, organization="works")
+        self.robot = self.robot_certificate.write_together(directory, "robot")
+        self.stranger = Authority().client(COMMON_NAME).write_together(directory, "stranger")
+
+    @property
+    def robot_name(self) -> str:
+        """The subject of the robot's certificate, as RFC 4514 writes it."""
+        return x509.load_pem_x509_certificate(self.robot_certificate.pem).subject.rfc4514_string()
