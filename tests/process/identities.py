@@ -9,9 +9,12 @@ identities.stranger    the same, of an authority that nobody knows
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.tls import NAMES, Authority
 
@@ -40,3 +43,11 @@ class Identities:
     def robot_name(self) -> str:
         """The subject of the robot's certificate, as RFC 4514 writes it."""
         return x509.load_pem_x509_certificate(self.robot_certificate.pem).subject.rfc4514_string()
+
+    @property
+    def site_pin(self) -> str:
+        """The site's public key, as pins have it (RFC 7469 2.4): for clients that trust it and nobody else."""
+        key = x509.load_pem_x509_certificate(self.site_certificate.pem).public_key()
+        return base64.b64encode(
+            hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+        ).decode()

@@ -263,7 +263,7 @@ def test_health_checks_of_haproxy_pass_and_come_from_haproxy(tmp_path, sends):
 @pytest.mark.parametrize("sends", ["send-proxy-v2-ssl-cn", ""])
 @pytest.mark.parametrize(
     ("identity", "name", "error"),
-    [("robot", "CN=robot\\, the", None), ("", None, None), ("stranger", None, "18")],
+    [("robot", "CN=robot\\, the", None), ("", None, None), ("stranger", None, "21")],
 )
 def test_the_application_sees_what_haproxy_knows_of_tls(tmp_path, identities, sends, identity, name, error):
     with (

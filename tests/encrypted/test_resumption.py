@@ -1,0 +1,95 @@
+"""A session that one worker has begun goes on with another: the tickets are everybody's.
+
+Under --reuseport the kernel chooses the worker by the client's port: a client that comes again meets another one
+soon. A session counts as resumed when the client says so.
+"""
+
+from __future__ import annotations
+
+import signal
+import ssl
+
+import pytest
+
+from tests.encrypted.programs import NEEDED, s_client
+from tests.encrypted.ways import VERSIONS, WAYS, encrypted
+from tests.process.clients import Client
+
+pytestmark = pytest.mark.parametrize("way", WAYS)
+
+WORKERS = ("--workers", "3", "--reuseport")
+
+#: With three workers the chance to meet none but the first is below one in a million million.
+VISITS = 25
+
+
+class Ticketed(Client):
+    """A connection that begins with ``session``, if there is one."""
+
+    def __init__(self, port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> None:
+        super().__init__(("127.0.0.1", port))
+        self.sock = context.wrap_socket(self.sock, server_hostname="localhost", session=session)
+        self._file = self.sock.makefile("rb")
+
+    def pid(self) -> str:
+        response = self.get("/pid", close=True)
+        assert response.status == 200
+        return response.text
+
+
+def only(identities, version: str) -> ssl.SSLContext:
+    number = ssl.TLSVersion.TLSv1_2 if version == "1.2" else ssl.TLSVersion.TLSv1_3
+    return identities.authority.client_context(minimum_version=number, maximum_version=number)
+
+
+def begin(port: int, context: ssl.SSLContext) -> tuple[str, ssl.SSLSession]:
+    """Who answered first, and the session. The tickets of TLS 1.3 come with the first data."""
+    with Ticketed(port, context) as client:
+        pid = client.pid()
+        assert not client.sock.session_reused
+        session = client.sock.session
+        assert session is not None
+        assert session.has_ticket
+        return pid, session
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_pythons_session_goes_on_with_every_worker(identities, way, version):
+    context = only(identities, version)
+    with encrypted(way, identities, *WORKERS, app="plain:app") as server:
+        first, session = begin(server.port, context)
+        met = set()
+        for _ in range(VISITS):
+            with Ticketed(server.port, context, session) as client:
+                met.add(client.pid())
+                assert client.sock.session_reused
+    assert len(met | {first}) > 1
+
+
+@pytest.mark.skipif(NEEDED["openssl"] is None, reason="openssl is not installed (Debian: openssl)")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_session_in_openssls_file_goes_on_with_another_worker(identities, tmp_path, way, version):
+    file = tmp_path / "session"
+    with encrypted(way, identities, *WORKERS) as server:
+        first, said = s_client(server.port, identities, version, None, "-sess_out", file)
+        assert "\nNew, TLSv" in said
+        for _ in range(VISITS):
+            again, said = s_client(server.port, identities, version, None, "-sess_in", file)
+            assert "\nReused, TLSv" in said
+            if again["pid"] != first["pid"]:
+                return
+    raise AssertionError(f"{VISITS} connections met the same worker")
+
+
+def test_a_session_outlives_a_reload(identities, way):
+    context = only(identities, "1.3")
+    with encrypted(way, identities, *WORKERS, app="plain:app") as server:
+        before = server.workers()
+        first, session = begin(server.port, context)
+        mark = server.mark()
+        server.signal(signal.SIGHUP)
+        server.wait_for("finished: 3 replaced", since=mark)
+        assert not before & server.workers()
+        with Ticketed(server.port, context, session) as client:
+            assert client.pid() != first
+            assert client.sock.session_reused
