@@ -1,7 +1,7 @@
 """The workloads: wrk for requests, paced requests and whole handshakes, ``openssl s_time`` for resumed ones.
 
-wrk never resumes a session, and s_time does not look at the answer. So what the answer must be is looked at before, over
-Python's ssl, and what is negotiated with openssl s_client. wrk and openssl have the configuration of openssl.cnf.
+wrk never resumes a session, and s_time does not look at the answer. So the answer is looked at before, over Python's
+ssl, and what is negotiated with openssl s_client. wrk and openssl have the configuration of openssl.cnf.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ def caption(results):
     return (
         f"Requests and handshakes per second as a multiple of {settings['base']}'s, and CPU microseconds for each:"
         f" medians of {settings['rounds']} rounds of {settings['seconds']:g} s."
-        f" {' with '.join(settings['negotiated'])}, an ECDSA certificate on P-256. One worker on one core, with its terminators if it has some, the client (wrk"
+        f" {' with '.join(settings['negotiated'])}, an ECDSA certificate on P-256. One worker on one core,"
+        f" with its terminators if it has some, the client (wrk"
         f" {versions['wrk']}; openssl s_time for resumed handshakes) on another; {machine['cpu']}, {machine['kernel']},"
         f" {versions['python']}, uvloop {versions['uvloop']},"
         f" commit {results['commit'][:9]}{' with changes' if results['dirty'] else ''}, {results['date'][:10]}."
