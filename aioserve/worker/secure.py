@@ -38,8 +38,8 @@ class Secure(asyncio.Transport, asyncio.Protocol):
     """Made by the loop's listener for each connection."""
 
     __slots__ = (
-        "_decrypt", "_encrypt", "_engine", "_incoming", "_inner", "_listener", "_outgoing", "_peer", "_put", "_server",
-        "_since", "_take", "_transport", "_fresh", "bucket",
+        "_decrypt", "_encrypt", "_engine", "_fresh", "_incoming", "_inner", "_listener", "_outgoing", "_peer", "_put",
+        "_server", "_since", "_take", "_transport", "bucket",
     )  # fmt: skip
 
     def __init__(self, server: Server, listener: Listener) -> None:
