@@ -92,7 +92,7 @@ async def serve(
     applications = assemble(config, app)
     listen = config.listen
     acceptor = Shared(
-        listen.addresses(),
+        config.addresses(),
         SocketOptions(backlog=listen.backlog, dual_stack=listen.dual_stack, unix_mode=listen.uds_mode),
     )
     acceptor.open()
@@ -111,7 +111,7 @@ async def serve(
     try:
         async with pooled(PoolSettings.of(config)):
             await serve_until_stopped(
-                Settings.of(config),
+                Settings.of(config, acceptor.listeners(0)),
                 applications,
                 acceptor.listeners(0),
                 backlog=listen.backlog,

@@ -151,8 +151,9 @@ class ChildChannel:
             if kind == _WATCH:
                 orders.append(Watch(frozenset(json.loads(body))))
             elif kind == _LEND:
-                slot, count = json.loads(body)
-                orders.append(Lend(slot, tuple(map(adopt_lent, self._take(count)))))
+                slot, speaks = json.loads(body)
+                # Fewer have come than were sent if descriptors are short.
+                orders.append(Lend(slot, tuple(map(adopt_lent, self._take(len(speaks)), speaks))))
             elif kind == _GONE:
                 orders.append(Gone(json.loads(body)))
             elif kind == _SHOW:
@@ -206,7 +207,7 @@ class MasterChannel:
                 kind, body = _WATCH, json.dumps(sorted(order.slots))
             case Lend():
                 descriptors = [listener.sock.fileno() for listener in order.listeners]
-                kind, body = _LEND, json.dumps([order.slot, len(descriptors)])
+                kind, body = _LEND, json.dumps([order.slot, [one.speaks for one in order.listeners]])
             case Gone():
                 kind, body = _GONE, json.dumps(order.slot)
             case Show():

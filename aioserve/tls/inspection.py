@@ -230,8 +230,8 @@ class _Pair:
         except ssl.SSLCertVerificationError as error:
             if error.verify_code in _NO_ISSUER:
                 doubt = (
-                    f"has no chain, and {_spell(issuer)}, who has signed it, is no root that this machine trusts: unless "
-                    "clients do, put the certificates in between after it"
+                    f"has no chain, and {_spell(issuer)}, who has signed it, is no root that this machine trusts: "
+                    "unless clients do, put the certificates in between after it"
                 )
                 return [doubt]
         return []
