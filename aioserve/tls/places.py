@@ -13,6 +13,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
+from aioserve.tls.findings import Finding, Weight
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -50,6 +52,11 @@ class Places:
         """Each file once."""
         found = dict.fromkeys(path for pair in self.pairs for path in (pair.certificate, pair.key))
         return (*found, *filter(None, [self.authorities]))
+
+    def doubts(self) -> tuple[Finding, ...]:
+        """What an inspection of the copies cannot see."""
+        text = "has no key beside it, NAME.key: it is not shown"
+        return tuple(Finding(Weight.DOUBTFUL, path, text) for path in self.unused)
 
     def stamp(self) -> Stamp:
         """As the files are now, wherever links lead."""

@@ -45,4 +45,4 @@ def take(ssl: Ssl, look: Inspect = here) -> CertificateSet:
     if problems:
         found.close()
         raise ConfigError(problems)
-    return CertificateSet(found, report, stamp)
+    return CertificateSet(found, report.with_more(there.doubts()), stamp)
