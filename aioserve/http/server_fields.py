@@ -56,15 +56,21 @@ class ServerFields:
         )
 
 
-def plain_response(status: int, text: str, fields: ServerFields, *, head_request: bool = False) -> bytes:
-    """A complete response of the server's own, in text, after which the connection closes."""
+def plain_response(
+    status: int, text: str, fields: ServerFields, *, head_request: bool = False, extra: bytes = b""
+) -> bytes:
+    """A complete response of the server's own, in text, after which the connection closes.
+
+    ``extra`` are fields of this one, each with its line end.
+    """
     body = b"" if head_request else text.encode() + b"\n"
-    extra, connection = _ALONGSIDE.get(status, _NOTHING)
+    alongside, connection = _ALONGSIDE.get(status, _NOTHING)
     return b"".join(
         (
             STATUS_LINES[status],
             b"content-type: text/plain; charset=utf-8\r\n",
             b"content-length: %d\r\n" % (len(text.encode()) + 1),
+            alongside,
             extra,
             fields.block,
             connection,

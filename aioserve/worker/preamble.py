@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Final, cast, final
 from aioserve.errors import PreambleError
 from aioserve.http.forwarded import TrustedProxies
 from aioserve.http.proxy_protocol import Command, Mode, PreambleReader
-from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer, peer_of
+from aioserve.worker.speakers import speaker
 from aioserve.worker.waits import Wait
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Introduction(asyncio.Protocol):
             self.abort()
 
     def _hand_over(self, transport: asyncio.Transport, preamble: Preamble) -> None:
-        """Put a Connection in this protocol's place. Its count among the server's connections goes with it."""
+        """Put the listener's speaker in this protocol's place, which goes on being one connection of the server's."""
         server = self._reception.server
         server.deadlines.forget(self)
         self._transport = None
@@ -188,7 +188,7 @@ class Introduction(asyncio.Protocol):
             extensions=extensions(preamble.facts),
             anonymous=client is None and preamble.command is Command.PROXY,
         )
-        connection = Connection(server, self._listener)
+        connection = speaker(server, self._listener)
         connection.take_over(transport, peer)
         transport.set_protocol(connection)
         if self._reader.rest:

@@ -15,14 +15,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from aioserve.worker.connection import Connection
-from aioserve.worker.peer import Peer, peer_of
+from aioserve.worker.peer import peer_of
+from aioserve.worker.redirect import Redirect
 
 if TYPE_CHECKING:
     from aioserve.accept.base import Listener
     from aioserve.worker.deadlines import Timed
+    from aioserve.worker.peer import Peer
     from aioserve.worker.server import Server
 
 log = logging.getLogger("aioserve")
+
+#: What every handshake begins with: the type of its first record (RFC 8446 5.1).
+HANDSHAKE: Final = 0x16
 
 #: The plaintext of one record at most (RFC 8446 5.1), so that one read takes all of it.
 RECORD: Final = 16384
@@ -33,8 +38,8 @@ class Secure(asyncio.Transport, asyncio.Protocol):
     """Made by the loop's listener for each connection."""
 
     __slots__ = (
-        "_decrypt", "_encrypt", "_engine", "_incoming", "_inner", "_listener", "_outgoing", "_peer", "_put", "_server",
-        "_since", "_take", "_transport", "bucket",
+        "_decrypt", "_encrypt", "_engine", "_fresh", "_incoming", "_inner", "_listener", "_outgoing", "_peer", "_put",
+        "_server", "_since", "_take", "_transport", "bucket",
     )  # fmt: skip
 
     def __init__(self, server: Server, listener: Listener) -> None:
@@ -52,6 +57,9 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         self._decrypt = self._engine.read
         self._encrypt = self._engine.write
         self._transport: asyncio.Transport | None = None
+        self._peer: Peer | None = None
+        # Nothing has come yet.
+        self._fresh: bool = True
 
     # What the socket's transport calls.
 
@@ -61,7 +69,19 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         server.deadlines.file(self, self._since + server.settings.handshake_timeout)
         server.connection_opened()
 
+    def take_over(self, transport: asyncio.Transport, peer: Peer) -> None:
+        """Instead of ``connection_made``: another protocol has opened this connection and read what came first."""
+        self._transport = transport
+        self._peer = peer
+        server = self._server
+        server.deadlines.file(self, self._since + server.settings.handshake_timeout)
+
     def data_received(self, data: bytes) -> None:
+        if self._fresh:
+            self._fresh = False
+            if data[0] != HANDSHAKE:
+                self._hand_over_plain(data)
+                return
         self._put(data)
         if self._inner is None and (not self._shake_hands() or not self._incoming.pending):
             return
@@ -114,12 +134,24 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         if transport is None:
             return False
         self._server.deadlines.forget(self)
-        found = peer_of(transport, self._listener)
-        self._peer = Peer(found.client, found.local, "https")
+        peer = self._peer or peer_of(transport, self._listener)
+        peer.scheme = "https"
         connection = Connection(self._server, self._listener)
         self._inner = connection
-        connection.take_over(self, self._peer)
+        connection.take_over(self, peer)
         return True
+
+    def _hand_over_plain(self, data: bytes) -> None:
+        """Whatever it is, it is no TLS: let others answer it, if it can be answered at all."""
+        transport, server = self._transport, self._server
+        if transport is None:
+            return
+        server.deadlines.forget(self)
+        self._transport = None
+        redirect = Redirect(server, self._listener)
+        redirect.take_over(transport, self._peer or peer_of(transport, self._listener))
+        transport.set_protocol(redirect)
+        redirect.data_received(data)
 
     def _flush(self) -> None:
         if self._outgoing.pending and self._transport is not None:

@@ -470,15 +470,15 @@ class Server:
 
 def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
     """What makes the protocol of a new connection."""
-    if server.credentials is not None:
-        from aioserve.worker.secure import Secure
+    if server.settings.proxy_protocol != "off":
+        from aioserve.worker.preamble import Reception
 
-        return functools.partial(Secure, server)
-    if server.settings.proxy_protocol == "off":
+        return Reception(server).connect
+    if server.credentials is None and not server.settings.redirects:
         return functools.partial(Connection, server)
-    from aioserve.worker.preamble import Reception
+    from aioserve.worker.speakers import speaker
 
-    return Reception(server).connect
+    return functools.partial(speaker, server)
 
 
 def _resolution(settings: Settings) -> float:
