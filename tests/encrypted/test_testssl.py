@@ -13,8 +13,8 @@ import subprocess
 import pytest
 
 from tests.encrypted.ways import WAYS
+from tests.process.identities import self_signed
 from tests.process.servers import Served
-from tests.tls import self_signed
 
 #: Debian drops the ending.
 PROGRAM = shutil.which("testssl") or shutil.which("testssl.sh")

@@ -30,4 +30,4 @@ def encrypted(
 
 def asks(identities: Identities, *, required: bool) -> tuple[str, ...]:
     """Options with which clients are asked for a certificate, as uvicorn has them: the numbers are ssl.CERT_..."""
-    return ("--ssl-ca-certs", str(identities.clients), "--ssl-cert-reqs", "2" if required else "1")
+    return ("--ssl-ca-certs", str(identities.clients), "--ssl-cert-reqs", "required" if required else "optional")

@@ -29,7 +29,7 @@ from tests.bench.tls import report
 from tests.bench.tls.loads import LOADS, NEGOTIATED, answers, check
 from tests.bench.tls.peers import VARIANTS, peers
 from tests.bench.visit import visit
-from tests.tls import self_signed
+from tests.process.identities import self_signed
 
 TOOLS = ("wrk", "taskset", "openssl")
 

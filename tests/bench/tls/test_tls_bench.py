@@ -11,7 +11,7 @@ from tests.bench.tls.__main__ import TOOLS, parse
 from tests.bench.tls.loads import LOADS, NEGOTIATED, answers, check, parse_s_time
 from tests.bench.tls.peers import FLAGS, VARIANTS, peers
 from tests.bench.visit import visit
-from tests.tls import self_signed
+from tests.process.identities import self_signed
 
 S_TIME = """No CIPHER specified
 Collecting connection statistics for 1 seconds
