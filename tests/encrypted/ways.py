@@ -29,5 +29,5 @@ def encrypted(
 
 
 def asks(identities: Identities, *, required: bool) -> tuple[str, ...]:
-    """Options with which clients are asked for a certificate, as uvicorn has them: the numbers are ssl.CERT_..."""
+    """Options with which clients are asked for a certificate."""
     return ("--ssl-ca-certs", str(identities.clients), "--ssl-cert-reqs", "required" if required else "optional")
