@@ -53,7 +53,7 @@ def s_client(
     ]  # fmt: skip
     done = subprocess.run([*map(str, command)], input=REQUEST, capture_output=True, check=False, timeout=PATIENCE)
     said = (done.stdout + done.stderr).decode()
-    answer = re.search(r"^HTTP/1\.1 200 .*?\r\n\r\n(\{.*?\})", said, re.MULTILINE | re.DOTALL)
+    answer = re.search(r"^HTTP/1\.1 200 .*?\r\n\r\n(\{[^\n]*\})", said, re.MULTILINE | re.DOTALL)
     if answer is None:
         raise Refused(said)
     assert "ALPN protocol: http/1.1" in said

@@ -12,8 +12,7 @@ import ssl
 import pytest
 
 from tests.encrypted.programs import NEEDED, s_client
-from tests.encrypted.ways import VERSIONS, WAYS, encrypted
-from tests.process.clients import Client
+from tests.encrypted.ways import VERSIONS, WAYS, SecureClient, encrypted
 
 pytestmark = pytest.mark.parametrize("way", WAYS)
 
@@ -23,18 +22,10 @@ WORKERS = ("--workers", "3", "--reuseport")
 VISITS = 25
 
 
-class Ticketed(Client):
-    """A connection that begins with ``session``, if there is one."""
-
-    def __init__(self, port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> None:
-        super().__init__(("127.0.0.1", port))
-        self.sock = context.wrap_socket(self.sock, server_hostname="localhost", session=session)
-        self._file = self.sock.makefile("rb")
-
-    def pid(self) -> str:
-        response = self.get("/pid", close=True)
-        assert response.status == 200
-        return response.text
+def pid_of(client: SecureClient) -> str:
+    response = client.get("/pid", close=True)
+    assert response.status == 200
+    return response.text
 
 
 def only(identities, version: str) -> ssl.SSLContext:
@@ -44,8 +35,8 @@ def only(identities, version: str) -> ssl.SSLContext:
 
 def begin(port: int, context: ssl.SSLContext) -> tuple[str, ssl.SSLSession]:
     """Who answered first, and the session. The tickets of TLS 1.3 come with the first data."""
-    with Ticketed(port, context) as client:
-        pid = client.pid()
+    with SecureClient(port, context) as client:
+        pid = pid_of(client)
         assert not client.sock.session_reused
         session = client.sock.session
         assert session is not None
@@ -60,8 +51,8 @@ def test_pythons_session_goes_on_with_every_worker(identities, way, version):
         first, session = begin(server.port, context)
         met = set()
         for _ in range(VISITS):
-            with Ticketed(server.port, context, session) as client:
-                met.add(client.pid())
+            with SecureClient(server.port, context, session) as client:
+                met.add(pid_of(client))
                 assert client.sock.session_reused
     assert len(met | {first}) > 1
 
@@ -90,6 +81,6 @@ def test_a_session_outlives_a_reload(identities, way):
         server.signal(signal.SIGHUP)
         server.wait_for("finished: 3 replaced", since=mark)
         assert not before & server.workers()
-        with Ticketed(server.port, context, session) as client:
-            assert client.pid() != first
+        with SecureClient(server.port, context, session) as client:
+            assert pid_of(client) != first
             assert client.sock.session_reused

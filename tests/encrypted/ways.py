@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.process.clients import Client
 from tests.process.servers import Served
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
     from tests.process.identities import Identities
@@ -31,3 +33,17 @@ def encrypted(
 def asks(identities: Identities, *, required: bool) -> tuple[str, ...]:
     """Options with which clients are asked for a certificate."""
     return ("--ssl-ca-certs", str(identities.clients), "--ssl-cert-reqs", "required" if required else "optional")
+
+
+class SecureClient(Client):
+    """A connection to localhost that has shaken hands, going on with ``session`` if the server likes."""
+
+    def __init__(self, port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> None:
+        super().__init__(("127.0.0.1", port))
+        self._file.close()
+        try:
+            self.sock = context.wrap_socket(self.sock, server_hostname="localhost", session=session)
+        except BaseException:
+            self.sock.close()
+            raise
+        self._file = self.sock.makefile("rb")
