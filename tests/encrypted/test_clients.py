@@ -88,8 +88,8 @@ def test_a_client_that_is_asked_may_have_none(asking, identities, program, versi
 @programs
 @versions
 @pytest.mark.parametrize("manner", ["asking", "demanding"])
-def test_a_certificate_of_an_unknown_authority_is_refused(request, manner, identities, program, version):
-    server = request.getfixturevalue(manner)
+def test_a_certificate_of_an_unknown_authority_is_refused(asking, demanding, manner, identities, program, version):
+    server = {"asking": asking, "demanding": demanding}[manner]
     with pytest.raises(Refused) as refused:
         PROGRAMS[program](server.port, identities, version, identities.stranger)
     assert UNKNOWN_AUTHORITY in words(refused)

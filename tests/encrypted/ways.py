@@ -36,10 +36,15 @@ def asks(identities: Identities, *, required: bool) -> tuple[str, ...]:
 
 
 class SecureClient(Client):
-    """A connection to localhost that has shaken hands, going on with ``session`` if the server likes."""
+    """A connection to localhost that has shaken hands, going on with ``session`` if the server likes.
 
-    def __init__(self, port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> None:
-        super().__init__(("127.0.0.1", port))
+    ``source`` is an address of this machine that it comes from.
+    """
+
+    def __init__(
+        self, port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None, *, source: str = ""
+    ) -> None:
+        super().__init__(("127.0.0.1", port), source=source)
         self._file.close()
         try:
             self.sock = context.wrap_socket(self.sock, server_hostname="localhost", session=session)

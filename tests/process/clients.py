@@ -39,9 +39,9 @@ class Response:
 
 
 class Client:
-    """One connection. ``address`` is (host, port) or the path of a unix socket."""
+    """One connection. ``address`` is (host, port) or the path of a unix socket; ``source`` an address of ours."""
 
-    def __init__(self, address: tuple[str, int] | str, *, timeout: float = PATIENCE) -> None:
+    def __init__(self, address: tuple[str, int] | str, *, timeout: float = PATIENCE, source: str = "") -> None:
         if isinstance(address, str):
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(timeout)
@@ -51,7 +51,7 @@ class Client:
                 self.sock.close()
                 raise
         else:
-            self.sock = socket.create_connection(address, timeout)
+            self.sock = socket.create_connection(address, timeout, (source, 0) if source else None)
         self._file = self.sock.makefile("rb", buffering=CHUNK)
 
     def __enter__(self) -> Self:
