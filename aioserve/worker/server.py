@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from aioserve.types import Address, Message, Scope
     from aioserve.worker.evenness import Balance
     from aioserve.worker.mount import Mount
+    from aioserve.worker.peer import Peer
     from aioserve.worker.settings import Settings
     from aioserve.worker.stealing import Stealing
 
@@ -143,8 +144,11 @@ class Server:
         self.context: contextvars.Context = contextvars.copy_context()
         self.limits = settings.limits
         self.parsers: ParserPool = ParserPool(find_parser(settings.parser))
-        self.fields: ServerFields = ServerFields(
-            server=b"aioserve" if settings.server_header else None, extra=list(settings.extra_headers)
+        name, extra = b"aioserve" if settings.server_header else None, list(settings.extra_headers)
+        self.fields: ServerFields = ServerFields(server=name, extra=extra)
+        #: The same on connections with TLS.
+        self.secure_fields: ServerFields = (
+            ServerFields(server=name, extra=extra, hsts=settings.hsts) if settings.hsts else self.fields
         )
         #: What every HTTP scope says under "extensions" (ASGI, Extensions). Each request has a copy, but the empty
         #: dicts in it are everybody's: five new ones were 4 % of the instructions of a plain request.
@@ -229,6 +233,10 @@ class Server:
         """
         requests = self.requests + sum(sibling.requests for sibling in self._siblings)
         return requests >= self.settings.limit_concurrency
+
+    def fields_for(self, peer: Peer) -> ServerFields:
+        """What the server adds to responses to ``peer``."""
+        return self.secure_fields if peer.scheme == "https" else self.fields
 
     def trusts(self, client: Address | None) -> bool:
         """Whether what ``client`` (None: a unix peer) says of the client behind it counts."""
@@ -327,7 +335,7 @@ class Server:
 
         ``take_queue``: what waits in the kernel's queues is served, too. ``quiet`` is set when all have gone.
         """
-        self.fields.closing = True
+        self.fields.closing = self.secure_fields.closing = True
         linger = self.settings.drain_linger
         self.waits[Wait.FIRST] = min(self.waits[Wait.FIRST], linger)
         self.waits[Wait.IDLE] = min(self.waits[Wait.IDLE], linger)
@@ -435,7 +443,10 @@ class Server:
         cells[LAG_WORST_NS] = int(self._lag.add(now, late) * 1e9)
         self._publish()
         if self.settings.date_header:
-            self.fields.set_date(formatdate(usegmt=True).encode())
+            date = formatdate(usegmt=True).encode()
+            self.fields.set_date(date)
+            if self.secure_fields is not self.fields:
+                self.secure_fields.set_date(date)
         if self.rejected != self._rejected_said:
             log.warning(
                 "%d requests were answered with 503: the limit on concurrency is reached",
