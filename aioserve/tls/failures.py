@@ -19,7 +19,7 @@ _SENTENCES: Final = {
     "SSLV3_ALERT_CERTIFICATE_REVOKED": "the client says that the server's certificate was revoked",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the client does not accept the server's certificate",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the client cannot use the server's certificate",
-    "TLSV1_ALERT_UNKNOWN_CA": "the client does not know who has signed the server's certificate; is the chain complete?",
+    "TLSV1_ALERT_UNKNOWN_CA": "the client does not know who signed the server's certificate; is its chain complete?",
 }
 
 
