@@ -225,3 +225,11 @@ class Redirect(asyncio.Protocol):
             "client": peer.client,
         }
         access.record(_Redirected(scope, _MOVED, sent_bytes, started))
+
+
+def answer_plain(server: Server, transport: asyncio.Transport, listener: Listener, peer: Peer, data: bytes) -> None:
+    """Take over a connection to a listener that speaks TLS, which began with ``data`` and that is no TLS."""
+    redirect = Redirect(server, listener)
+    redirect.take_over(transport, peer)
+    transport.set_protocol(redirect)
+    redirect.data_received(data)
