@@ -273,9 +273,8 @@ class Handshake(asyncio.Protocol):
 
     def give_up(self, reason: str) -> None:
         """Close, because of something that is not the client's last bytes."""
-        if not self._over:
-            self._over = True
-            self._shared.fail(self, self._client, reason)
+        self._over = True
+        self._shared.fail(self, self._client, reason)
         self.abort()
 
     def _time_out(self) -> None:
