@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     # As ``getpeercert`` has it: parts in the certificate's order, and each is one or more pairs of type and value.
     Name = Sequence[Sequence[tuple[str, str]]]
@@ -51,12 +51,13 @@ def of(engine: ssl.SSLObject | ssl.SSLSocket, server_cert: str | None) -> dict[s
     """
     cipher = engine.cipher()
     common = _common(server_cert, engine.version() or "", cipher[0] if cipher else "")
-    if not engine.getpeercert(binary_form=True):
+    own = engine.getpeercert(binary_form=True)
+    if not own:
         return common
     found: dict[str, Any] = engine.getpeercert() or {}
     return {
         **common,
-        "client_cert_chain": tuple(ssl.DER_cert_to_PEM_cert(der) for der in _chain(engine)),
+        "client_cert_chain": tuple(ssl.DER_cert_to_PEM_cert(der) for der in _chain(engine) or (own,)),
         # OpenSSL ends a handshake with a certificate that it cannot verify; so this one it has.
         "client_cert_name": distinguished_name(found.get("subject", ())),
     }
@@ -112,8 +113,8 @@ def escaped(value: str) -> str:
     return _SPECIAL.sub(lambda match: "\\" + match[0], value).replace("\0", "\\00")
 
 
-def _chain(engine: Any) -> Iterable[bytes]:
-    """The client's certificates in DER, its own first, as it has sent them; after a resumption its own alone."""
+def _chain(engine: Any) -> list[bytes]:
+    """The client's certificates in DER, its own first, as it has sent them; none after a resumption."""
     if hasattr(engine, "get_unverified_chain"):
         ders: list[bytes] = engine.get_unverified_chain()
         return ders
