@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
-from tests.process.clients import Client
+from tests.process.clients import CHUNK, PATIENCE, Client
 from tests.process.servers import Served
 
 if TYPE_CHECKING:
@@ -44,11 +45,10 @@ class SecureClient(Client):
     def __init__(
         self, port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None, *, source: str = ""
     ) -> None:
-        super().__init__(("127.0.0.1", port), source=source)
-        self._file.close()
+        plain = socket.create_connection(("127.0.0.1", port), PATIENCE, (source, 0) if source else None)
         try:
-            self.sock = context.wrap_socket(self.sock, server_hostname="localhost", session=session)
+            self.sock = context.wrap_socket(plain, server_hostname="localhost", session=session)
         except BaseException:
-            self.sock.close()
+            plain.close()
             raise
-        self._file = self.sock.makefile("rb")
+        self._file = self.sock.makefile("rb", buffering=CHUNK)
