@@ -236,7 +236,7 @@ def test_loops_in_threads_shake_hands_while_certificates_change(shop, authority)
     visitors = [threading.Thread(target=visit) for _ in range(3)]
     for visitor in visitors:
         visitor.start()
-    for chosen in [shop.take(one) for one in certificates * 5]:
+    for chosen in [shop.take(one) for one in certificates * 2]:
         credentials.replace(chosen)
     stop.set()
     for visitor in visitors:
