@@ -22,8 +22,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from aioserve.errors import RequestError
+from aioserve.http.location import location
 from aioserve.http.reader import RequestReader, Stage
-from aioserve.http.redirect import location
 from aioserve.http.server_fields import plain_response
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.waits import Wait
@@ -67,7 +67,7 @@ class Redirect(asyncio.Protocol):
     """One connection. Made by the loop's listener, or by who has read the first bytes of it: then ``take_over``."""
 
     __slots__ = (
-        "_answered", "_listener", "_peer", "_reader", "_server", "_since", "_stranger", "_transport", "_unread",
+        "_answered", "_listener", "_peer", "_reader", "_server", "_since", "_transport", "_unread",
         "_waiting", "bucket",
     )  # fmt: skip
 
@@ -83,8 +83,6 @@ class Redirect(asyncio.Protocol):
         self._answered: bool = False
         # The request has a body, which nobody wants.
         self._unread: bool = False
-        # What has come is not even the beginning of a request.
-        self._stranger: bool = False
 
     # What the transport calls.
 
@@ -108,8 +106,10 @@ class Redirect(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._answered:
             return
-        if self._waiting is Wait.FIRST:
-            self._stranger = _HTTP.match(data) is None
+        if self._misplaced and self._waiting is Wait.FIRST and _HTTP.match(data) is None:
+            log.debug("%s - closed: it speaks neither TLS nor HTTP", self._peer)
+            self.abort()
+            return
         try:
             hanging = self._reader.feed(data)
         except RequestError as error:
@@ -177,10 +177,6 @@ class Redirect(asyncio.Protocol):
             self.abort()
 
     def _refuse(self, error: RequestError) -> None:
-        if self._stranger and self._misplaced:
-            log.debug("%s - closed: it speaks neither TLS nor HTTP", self._peer)
-            self.abort()
-            return
         self._server.refused(str(self._peer), error)
         text = _SPEAKS_TLS if self._misplaced else error.reason
         self._answer(error.status, text, head_request=error.to_head)
@@ -229,3 +225,11 @@ class Redirect(asyncio.Protocol):
             "client": peer.client,
         }
         access.record(_Redirected(scope, _MOVED, sent_bytes, started))
+
+
+def answer_plain(server: Server, transport: asyncio.Transport, listener: Listener, peer: Peer, data: bytes) -> None:
+    """Take over a connection to a listener that speaks TLS, which began with ``data`` and that is no TLS."""
+    redirect = Redirect(server, listener)
+    redirect.take_over(transport, peer)
+    transport.set_protocol(redirect)
+    redirect.data_received(data)

@@ -28,6 +28,10 @@ from aioserve.observe.scoreboard import (
     CONNECTIONS,
     CONNECTIONS_LIMIT,
     CONNECTIONS_TOTAL,
+    HANDSHAKES,
+    HANDSHAKES_FAILED,
+    HANDSHAKES_RESUMED,
+    HANDSHAKES_TOTAL,
     HEARTBEAT_NS,
     LAG_NS,
     LAG_WORST_NS,
@@ -64,7 +68,9 @@ if TYPE_CHECKING:
     from aioserve.tls.credentials import Credentials
     from aioserve.types import Address, Message, Scope
     from aioserve.worker.evenness import Balance
+    from aioserve.worker.handshakes import Handshakes
     from aioserve.worker.mount import Mount
+    from aioserve.worker.peer import Peer
     from aioserve.worker.settings import Settings
     from aioserve.worker.stealing import Stealing
 
@@ -143,8 +149,11 @@ class Server:
         self.context: contextvars.Context = contextvars.copy_context()
         self.limits = settings.limits
         self.parsers: ParserPool = ParserPool(find_parser(settings.parser))
-        self.fields: ServerFields = ServerFields(
-            server=b"aioserve" if settings.server_header else None, extra=list(settings.extra_headers)
+        name, extra = b"aioserve" if settings.server_header else None, list(settings.extra_headers)
+        self.fields: ServerFields = ServerFields(server=name, extra=extra)
+        #: The same on connections with TLS.
+        self.secure_fields: ServerFields = (
+            ServerFields(server=name, extra=extra, hsts=settings.hsts) if settings.hsts else self.fields
         )
         #: What every HTTP scope says under "extensions" (ASGI, Extensions). Each request has a copy, but the empty
         #: dicts in it are everybody's: five new ones were 4 % of the instructions of a plain request.
@@ -183,6 +192,12 @@ class Server:
         self.has_left: Callable[[int], bool] = nobody
         #: What connections to https listeners are shown; set before ``start`` if there are any.
         self.credentials: Credentials | None = None
+        #: Those under way on this loop; None without credentials.
+        self.handshakes: Handshakes | None = None
+        #: Takes a connection to an https listener whose first bytes are none of TLS's: called with its transport, the
+        #: listener, who the client is, and these bytes. It is counted: whatever protocol it puts there calls
+        #: ``connection_closed`` when it is lost. None: it is closed.
+        self.plain_on_tls: Callable[[asyncio.Transport, Listener, Peer, bytes], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._beat_due: float = 0.0
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
@@ -229,6 +244,10 @@ class Server:
         """
         requests = self.requests + sum(sibling.requests for sibling in self._siblings)
         return requests >= self.settings.limit_concurrency
+
+    def fields_for(self, peer: Peer) -> ServerFields:
+        """What the server adds to responses to ``peer``."""
+        return self.secure_fields if peer.scheme == "https" else self.fields
 
     def trusts(self, client: Address | None) -> bool:
         """Whether what ``client`` (None: a unix peer) says of the client behind it counts."""
@@ -327,7 +346,7 @@ class Server:
 
         ``take_queue``: what waits in the kernel's queues is served, too. ``quiet`` is set when all have gone.
         """
-        self.fields.closing = True
+        self.fields.closing = self.secure_fields.closing = True
         linger = self.settings.drain_linger
         self.waits[Wait.FIRST] = min(self.waits[Wait.FIRST], linger)
         self.waits[Wait.IDLE] = min(self.waits[Wait.IDLE], linger)
@@ -435,7 +454,10 @@ class Server:
         cells[LAG_WORST_NS] = int(self._lag.add(now, late) * 1e9)
         self._publish()
         if self.settings.date_header:
-            self.fields.set_date(formatdate(usegmt=True).encode())
+            date = formatdate(usegmt=True).encode()
+            self.fields.set_date(date)
+            if self.secure_fields is not self.fields:
+                self.secure_fields.set_date(date)
         if self.rejected != self._rejected_said:
             log.warning(
                 "%d requests were answered with 503: the limit on concurrency is reached",
@@ -466,15 +488,27 @@ class Server:
         cells[WEBSOCKETS_TOTAL] = self.websockets_total
         cells[MESSAGES_RECEIVED] = self.messages_received
         cells[MESSAGES_SENT] = self.messages_sent
+        handshakes = self.handshakes
+        if handshakes is not None:
+            cells[HANDSHAKES] = handshakes.under_way
+            cells[HANDSHAKES_TOTAL] = handshakes.completed
+            cells[HANDSHAKES_RESUMED] = handshakes.resumed
+            cells[HANDSHAKES_FAILED] = handshakes.failed
 
 
 def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
     """What makes the protocol of a new connection."""
+    if server.credentials is not None:
+        from aioserve.worker.handshakes import Handshakes
+        from aioserve.worker.redirect import answer_plain
+
+        server.handshakes = Handshakes(server)
+        server.plain_on_tls = functools.partial(answer_plain, server)
     if server.settings.proxy_protocol != "off":
         from aioserve.worker.preamble import Reception
 
         return Reception(server).connect
-    if server.credentials is None and not server.settings.redirects:
+    if server.handshakes is None and not server.settings.redirects:
         return functools.partial(Connection, server)
     from aioserve.worker.speakers import speaker
 
@@ -484,7 +518,12 @@ def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
 def _resolution(settings: Settings) -> float:
     """Seconds between ticks: a fifth of the shortest time limit, so that each is kept to within 20 %."""
     shortest = min(
-        settings.header_timeout, settings.body_timeout, settings.write_timeout, settings.keep_alive_timeout, 2.5
+        settings.header_timeout,
+        settings.body_timeout,
+        settings.write_timeout,
+        settings.keep_alive_timeout,
+        settings.handshake_timeout,
+        2.5,
     )
     return max(min(shortest, *_ws_limits(settings)) / 5, 0.02)
 

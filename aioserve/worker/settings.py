@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, final
 from aioserve.accept.base import Feed
 from aioserve.config.addresses import TcpAddress
 from aioserve.config.values import split_header
+from aioserve.http.location import HTTPS_PORT
 from aioserve.http.reader import Limits
-from aioserve.http.redirect import HTTPS_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -21,7 +21,7 @@ def location(head: Head, port: int | None) -> bytes | None:
     """
     authority = next((value for name, value in head.headers if name == b"host"), b"")
     found = AUTHORITY.fullmatch(authority)
-    if found is None:  # an HTTP/1.0 client need not send one, and an empty one is allowed (RFC 9110 7.2)
+    if found is None:  # HTTP/1.0 has no Host
         return None
     given = found["port"]
     host = authority if given is None else authority[: -len(given) - 1]
