@@ -54,7 +54,7 @@ def meeting_place():
 @pytest.mark.parametrize("way", ["tcp", "unix"])
 def test_the_application_sees_what_hitch_knows(tmp_path, meeting_place, identities, way, version):
     path = f"{meeting_place}/s"
-    listen = ["--port", "0"] if way == "tcp" else ["--uds", path]
+    listen = ["--port", "0"] if way == "tcp" else ["--uds", path, "--uds-mode", "666"]
     with Served("proxied:app", *listen, "--proxy-protocol", "v2") as server:
         upstream = f"[127.0.0.1]:{server.port}" if way == "tcp" else path
         with Hitch(tmp_path, identities, upstream) as hitch:
