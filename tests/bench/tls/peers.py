@@ -23,6 +23,10 @@ FLAGS = {
 #: The name in the table -> whose options they are, and what is put in the place of what.
 VARIANTS = {
     "aioserve": ("aioserve", {}),
+    "aioserve-ktls": ("aioserve", {"--accept single": "--accept single --ktls"}),
+    # Terminators need a master, and the worker that it then has shares its socket with nobody.
+    "aioserve-tls1": ("aioserve", {"--accept single": "--workers 1 --tls-processes 1"}),
+    "aioserve-tls2": ("aioserve", {"--accept single": "--workers 1 --tls-processes 2"}),
     "uvicorn": ("uvicorn", {}),
     "granian": ("granian", {}),
     "peregrine": ("peregrine", {}),

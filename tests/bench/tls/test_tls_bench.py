@@ -55,6 +55,13 @@ def test_a_server_has_certificate_and_key_in_front_of_what_it_had(name):
     assert "1234" in " ".join(words[6:])
 
 
+def test_variants_have_other_options():
+    known = peers("a.crt", "a.key")
+    assert "--ktls" in known["aioserve-ktls"].options("1")
+    assert "--tls-processes 2" in " ".join(known["aioserve-tls2"].options("1"))
+    assert "--accept" not in known["aioserve-tls2"].options("1")
+
+
 def test_wrk_asks_for_the_same_over_tls():
     words = LOADS["full"].wrk(1234, 3)
     assert words[0] == "env"
