@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.encrypted.ways import VERSIONS, WAYS, asks, encrypted
+from tests.encrypted.ways import EACH, VERSIONS, asks, encrypted
 from tests.websocket.chromium import PROGRAMS, Chromium, Trouble, program
 from tests.websocket.frames import APPS
 
@@ -43,7 +43,7 @@ def browser(identities) -> Iterator[Chromium]:
         yield browser
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_page_and_what_it_fetches(browser, identities, tmp_path, way, version):
     conf = tmp_path / "openssl.cnf"
@@ -62,7 +62,7 @@ def test_a_page_and_what_it_fetches(browser, identities, tmp_path, way, version)
     assert {answer["tls"]["cipher_suite"] for _, answer in fetched} == {said["tls"]["cipher_suite"]}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH)
 def test_a_page_without_the_certificate_that_is_asked_for_is_refused(browser, identities, way):
     with (
         encrypted(way, identities, *asks(identities, required=True)) as server,
@@ -71,7 +71,7 @@ def test_a_page_without_the_certificate_that_is_asked_for_is_refused(browser, id
         browser.open(f"https://localhost:{server.port}/seen")
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH)
 def test_a_mebibyte_through_a_websocket(browser, identities, way):
     with encrypted(way, identities, app="sockets:app", cwd=APPS) as server:
         page = browser.open(f"https://localhost:{server.port}/page")

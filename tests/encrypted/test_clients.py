@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.encrypted.programs import NEEDED, PROGRAMS, Refused
-from tests.encrypted.ways import VERSIONS, WAYS, asks, encrypted
+from tests.encrypted.ways import EACH, VERSIONS, asks, encrypted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ UNKNOWN_AUTHORITY = "unknown ca"
 NONE_GIVEN = {"1.2": "handshake failure", "1.3": "certificate required"}
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=EACH)
 def way(request) -> str:
     return request.param
 

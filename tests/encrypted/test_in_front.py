@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.encrypted.in_front import HITCH, STREAM, Hitch, NginxStream, Passthrough
-from tests.encrypted.ways import VERSIONS, WAYS, SecureClient, asks, encrypted
+from tests.encrypted.ways import EACH, VERSIONS, SecureClient, asks, encrypted
 from tests.process.front_ends import CLIENT, HAPROXY, NGINX
 from tests.process.servers import Served
 
@@ -104,7 +104,7 @@ def test_hitch_accepts_the_shipped_file(tmp_path, identities):
 @needs_haproxy
 @pytest.mark.parametrize("sends", ["send-proxy", "send-proxy-v2"])
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH)
 def test_tls_that_haproxy_passes_on(tmp_path, identities, way, version, sends):
     options = (*asks(identities, required=False), "--proxy-protocol", "auto")
     with (
@@ -119,7 +119,7 @@ def test_tls_that_haproxy_passes_on(tmp_path, identities, way, version, sends):
 
 
 @needs_stream
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH)
 def test_tls_that_nginx_passes_on(tmp_path, identities, way):
     with (
         encrypted(way, identities, "--proxy-protocol", "v1") as server,
@@ -140,7 +140,7 @@ def test_nginx_accepts_the_shipped_file_without_a_warning(tmp_path):
     assert "[warn]" not in done.stderr
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH)
 def test_a_listener_that_wants_a_header_takes_no_bare_handshake(identities, way):
     with encrypted(way, identities, "--proxy-protocol", "auto") as server:
         with pytest.raises(OSError, match=r"(?i)eof|reset|closed|unexpected"):

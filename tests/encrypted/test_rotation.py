@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from tests.encrypted.programs import NEEDED
-from tests.encrypted.ways import WAYS, SecureClient, encrypted
+from tests.encrypted.ways import EACH, WAYS, SecureClient, encrypted
 from tests.process.clients import PATIENCE, Load
 from tests.process.identities import Identities
 
@@ -125,7 +125,7 @@ def _ask(session, port: int) -> None:
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH)
 def test_certificates_change_under_load(identities, way):
     lasted, answered, errors = under_load(way, identities, 5)
     assert errors == []

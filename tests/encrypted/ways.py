@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.process.clients import CHUNK, PATIENCE, Client
 from tests.process.servers import Served
 
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
 #: What is asked for besides the certificate. Where the kernel has no TLS, ``--ktls`` says so and goes on without.
 WAYS = {
     "inline": (),
+    "ktls": ("--ktls",),
+    "tls-processes": ("--tls-processes", "1"),
 }
+
+#: For ``parametrize`` and fixtures. The last two differ from the first in what is done and not in how Python does it.
+EACH = [pytest.param(way, marks=() if way == "inline" else pytest.mark.once) for way in WAYS]
 
 #: As the ASGI extension and this interpreter's ssl module number them.
 VERSIONS = {"1.2": 0x0303, "1.3": 0x0304}
