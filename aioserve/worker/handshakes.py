@@ -170,20 +170,9 @@ class Handshake(asyncio.Protocol):
     """One connection whose handshake is not complete yet."""
 
     __slots__ = (
-        "_begun",
-        "_due",
-        "_engine",
-        "_incoming",
-        "_listener",
-        "_outgoing",
-        "_over",
-        "_peer",
-        "_shared",
-        "_transport",
-        "begun",
-        "bucket",
-        "waits_for_client",
-    )
+        "_begun", "_due", "_engine", "_incoming", "_listener", "_outgoing", "_over", "_peer", "_shared", "_transport",
+        "begun", "bucket", "waits_for_client",
+    )  # fmt: skip
 
     def __init__(self, shared: Handshakes, listener: Listener) -> None:
         server = shared.server
