@@ -119,7 +119,7 @@ class _Server:
         if config.reload.enabled:
             specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
         if self._acceptor.dispatcher is not None:
-            specs.append(RoleSpec(role=Role.DISPATCHER, slots=1, reloads=True, required=True, leads=True))
+            specs.append(RoleSpec(role=Role.DISPATCHER, slots=1, reloads=True, required=True, leads=1))
         scoreboard = start.scoreboard or Scoreboard(sum(spec.room for spec in specs))
         self._workers = [[scoreboard.row(slot, seat) for seat in range(SEATS)] for slot in range(specs[0].room)]
         first = self._generation(config)
