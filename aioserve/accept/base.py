@@ -29,6 +29,7 @@ none, which is why a child drops the sockets of other slots, unless it is to acc
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
@@ -48,6 +49,7 @@ class Listener:
     address: str  # for people: "http://127.0.0.1:8000", "unix:/run/x.sock"
     server: tuple[str, int | None] | None  # the ASGI `server` value; None: a wildcard is bound, ask each connection
     scheme: str = "http"
+    private: bool = False  # for processes of this server, which introduce their clients
 
 
 @final
@@ -60,6 +62,23 @@ class Feed:
 
 
 Source: TypeAlias = Listener | Feed
+
+
+@final
+class Keeper(enum.Enum):
+    """A process that keeps sockets and is no worker."""
+
+    DISPATCHER = enum.auto()
+    TERMINATOR = enum.auto()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Front:
+    """Where clients connect that speak TLS with processes of their own, and the name under which these find workers."""
+
+    listeners: Sequence[Listener]
+    workers: bytes
 
 
 class Reporter(Protocol):
@@ -98,6 +117,10 @@ class Acceptor(Protocol):
     def dispatcher(self) -> Dispatcher | None:
         """What a process of its own runs; None: every worker accepts by itself."""
 
+    @property
+    def front(self) -> Front | None:
+        """What terminators accept from; None: there are none."""
+
     def open(self, inherited: Sequence[Inherited] = ()) -> None:
         """Bind and listen on everything, or raise BindError and leave nothing open.
 
@@ -110,11 +133,8 @@ class Acceptor(Protocol):
     def queues(self) -> Mapping[int, Sequence[Listener]]:
         """The sockets of each slot that workers of other slots may accept from, too; none in most patterns."""
 
-    def keep_only(self, slot: int | None) -> None:
-        """In a child: close what it will not accept from. None: this process accepts nothing at all.
-
-        The dispatcher's process keeps everything.
-        """
+    def keep_only(self, who: int | Keeper | None) -> None:
+        """In a child, a worker by its slot: close what it will not accept from. None: it accepts nothing at all."""
 
     def grow(self, slot: int) -> None:
         """In the parent, before the first fork of a new slot: bind its sockets. Raises BindError."""

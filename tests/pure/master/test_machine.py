@@ -686,8 +686,7 @@ class TestTerminators:
         story.feed(ResizeRequested(1, "TTIN"))
         assert story.spawns[-1] == (Role.WORKER, 1, 0, 1)
         story.feed(Ready(103))
-        story.feed(ResizeRequested(-1, "TTOU"))
-        assert story.tick() == [(103, Sig.TERM)]
+        assert story.feed(ResizeRequested(-1, "TTOU")) == [(103, Sig.TERM)]
 
     def test_a_word_of_somebody_who_has_been_reaped_is_nothing(self):
         story = Story(workers=1, terminators=1).serving()
