@@ -1,4 +1,4 @@
-"""What a process that speaks TLS says of a client to the workers of its own server: a PROXY header of version 2, and back.
+"""What a process that speaks TLS says of a client to workers of its own server: a PROXY header of version 2, and back.
 
 It is what haproxy's doc/proxy-protocol.txt has for it, so that every reader of the protocol understands it, and the
 types that are everybody's own (0xE0 to 0xEF) for the rest: what an application is shown must not depend on where TLS
@@ -122,7 +122,12 @@ def _write_tls(one: Introduced) -> bytes:
 
 
 def _join(tlvs: Iterable[tuple[int, bytes]]) -> bytes:
-    return b"".join(bytes((kind,)) + min(len(value), LONGEST).to_bytes(2, "big") + value for kind, value in tlvs)
+    found = b""
+    for kind, value in tlvs:
+        if len(value) > LONGEST:
+            raise ValueError(f"{len(value)} bytes; {LONGEST} have a place in a PROXY header")
+        found += bytes((kind,)) + len(value).to_bytes(2, "big") + value
+    return found
 
 
 @final
@@ -146,7 +151,10 @@ class IntroductionReader:
         if len(seen) < end:
             return None
         self.rest = seen[end:]
-        return _read(seen[:end])
+        try:
+            return _read(seen[:end])
+        except ValueError as error:  # no UTF-8, no JSON
+            raise PreambleError(f"a terminator that cannot be understood: {error}") from None
 
 
 def _read(header: bytes) -> Introduced:
