@@ -1,0 +1,139 @@
+"""Throw-away certificates, and clients that trust them. Nothing is read from the machine, and no name is looked up.
+
+    authority = Authority()                       # or Authority(intermediates=1): leaves then come with a chain
+    certfile, keyfile = authority.server("localhost").write(tmp_path)
+    client = authority.client_context(authority.client("alice"))
+
+Keys are on the P-256 curve, which takes 1 ms each, unless ``rsa`` is asked for (50 ms and more).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ssl
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trustme
+from cryptography.hazmat.primitives import serialization
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAMES = ("localhost", "127.0.0.1", "::1")
+
+DAY = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A leaf. ``chain`` is PEM: its certificate and then the intermediates, if there are any; without the root."""
+
+    chain: bytes
+    key: bytes
+
+    @property
+    def pem(self) -> bytes:
+        """The leaf alone."""
+        end = b"-----END CERTIFICATE-----\n"
+        return self.chain[: self.chain.index(end) + len(end)]
+
+    @property
+    def der(self) -> bytes:
+        return ssl.PEM_cert_to_DER_cert(self.pem.decode())
+
+    def encrypted_key(self, password: str) -> bytes:
+        """The key in PKCS 8, which openssl asks ``password`` for."""
+        key = serialization.load_pem_private_key(self.key, None)
+        return key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(password.encode()),
+        )
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Show it to whoever ``context`` speaks with."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(self.key + self.chain)
+            file.flush()
+            context.load_cert_chain(file.name)
+
+    def write(self, folder: Path, name: str = "server", *, password: str = "") -> tuple[Path, Path]:
+        """``NAME.crt`` with the chain and ``NAME.key``, each replaced as a whole if it is there; their paths."""
+        key = self.encrypted_key(password) if password else self.key
+        return replace(folder / f"{name}.crt", self.chain), replace(folder / f"{name}.key", key)
+
+    def write_together(self, folder: Path, name: str = "server") -> Path:
+        """``NAME.pem`` with key and chain; its path."""
+        return replace(folder / f"{name}.pem", self.key + self.chain)
+
+
+class Authority:
+    """A root, and so many ``intermediates`` below it, the last of which signs the leaves."""
+
+    def __init__(self, *, intermediates: int = 0) -> None:
+        self._root = issuer = trustme.CA()
+        for _ in range(intermediates):
+            issuer = issuer.create_child_ca()
+        self._issuer = issuer
+
+    @property
+    def pem(self) -> bytes:
+        """The root."""
+        return self._root.cert_pem.bytes()
+
+    def write(self, folder: Path, name: str = "authority") -> Path:
+        """``NAME.crt`` with the root; its path."""
+        return replace(folder / f"{name}.crt", self.pem)
+
+    def server(self, *names: str, days: float = 30, rsa: bool = False) -> Certificate:
+        """For these names and addresses; without any, those of this machine. It expires in so many days."""
+        return self._issue(*(names or NAMES), days=days, rsa=rsa)
+
+    def client(self, name: str, *, organization: str | None = None, days: float = 30) -> Certificate:
+        """Its subject is CN=name with O and OU."""
+        return self._issue(f"{name}@example.org", common_name=name, organization_name=organization, days=days)
+
+    def expired(self, *names: str) -> Certificate:
+        """A server's, since yesterday."""
+        return self._issue(*(names or NAMES), days=-1)
+
+    def client_context(self, certificate: Certificate | None = None, **options: object) -> ssl.SSLContext:
+        """A client that trusts this authority, and shows ``certificate`` if it is asked for one.
+
+        ``options`` are attributes of the context, such as ``maximum_version``.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=self.pem.decode())
+        if certificate is not None:
+            certificate.load_into(context)
+        for option, value in options.items():
+            setattr(context, option, value)
+        return context
+
+    def _issue(
+        self,
+        *names: str,
+        days: float,
+        rsa: bool = False,
+        common_name: str | None = None,
+        organization_name: str | None = None,
+    ) -> Certificate:
+        now = dt.datetime.now(dt.UTC)
+        leaf = self._issuer.issue_cert(
+            *names,
+            common_name=common_name,
+            organization_name=organization_name,
+            not_before=now - 30 * DAY,
+            not_after=now + days * DAY,
+            key_type=trustme.KeyType.RSA if rsa else trustme.KeyType.ECDSA,
+        )
+        return Certificate(b"".join(pem.bytes() for pem in leaf.cert_chain_pems), leaf.private_key_pem.bytes())
+
+
+def replace(path: Path, content: bytes) -> Path:
+    """Write the file as deployments do: beside it, and then in its place, so that nobody ever reads half of one."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(content)
+    return beside.replace(path)
