@@ -28,6 +28,10 @@ from aioserve.observe.scoreboard import (
     CONNECTIONS,
     CONNECTIONS_LIMIT,
     CONNECTIONS_TOTAL,
+    HANDSHAKES,
+    HANDSHAKES_FAILED,
+    HANDSHAKES_RESUMED,
+    HANDSHAKES_TOTAL,
     HEARTBEAT_NS,
     LAG_NS,
     LAG_WORST_NS,
@@ -64,7 +68,9 @@ if TYPE_CHECKING:
     from aioserve.tls.credentials import Credentials
     from aioserve.types import Address, Message, Scope
     from aioserve.worker.evenness import Balance
+    from aioserve.worker.handshakes import Handshakes
     from aioserve.worker.mount import Mount
+    from aioserve.worker.peer import Peer
     from aioserve.worker.settings import Settings
     from aioserve.worker.stealing import Stealing
 
@@ -183,6 +189,12 @@ class Server:
         self.has_left: Callable[[int], bool] = nobody
         #: What connections to https listeners are shown; set before ``start`` if there are any.
         self.credentials: Credentials | None = None
+        #: Those under way on this loop; None without credentials.
+        self.handshakes: Handshakes | None = None
+        #: Takes a connection to an https listener whose first bytes are none of TLS's: called with its transport, the
+        #: listener, who the client is, and these bytes. It is counted: whatever protocol it puts there calls
+        #: ``connection_closed`` when it is lost. None: it is closed.
+        self.plain_on_tls: Callable[[asyncio.Transport, Listener, Peer, bytes], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._beat_due: float = 0.0
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
@@ -466,25 +478,38 @@ class Server:
         cells[WEBSOCKETS_TOTAL] = self.websockets_total
         cells[MESSAGES_RECEIVED] = self.messages_received
         cells[MESSAGES_SENT] = self.messages_sent
+        handshakes = self.handshakes
+        if handshakes is not None:
+            cells[HANDSHAKES] = handshakes.under_way
+            cells[HANDSHAKES_TOTAL] = handshakes.completed
+            cells[HANDSHAKES_RESUMED] = handshakes.resumed
+            cells[HANDSHAKES_FAILED] = handshakes.failed
 
 
 def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
     """What makes the protocol of a new connection."""
     if server.credentials is not None:
-        from aioserve.worker.secure import Secure
+        from aioserve.worker.handshakes import Handshakes
 
-        return functools.partial(Secure, server)
-    if server.settings.proxy_protocol == "off":
-        return functools.partial(Connection, server)
-    from aioserve.worker.preamble import Reception
+        server.handshakes = Handshakes(server)
+    if server.settings.proxy_protocol != "off":
+        from aioserve.worker.preamble import Reception
 
-    return Reception(server).connect
+        return Reception(server).connect
+    if server.handshakes is not None:
+        return server.handshakes.connect
+    return functools.partial(Connection, server)
 
 
 def _resolution(settings: Settings) -> float:
     """Seconds between ticks: a fifth of the shortest time limit, so that each is kept to within 20 %."""
     shortest = min(
-        settings.header_timeout, settings.body_timeout, settings.write_timeout, settings.keep_alive_timeout, 2.5
+        settings.header_timeout,
+        settings.body_timeout,
+        settings.write_timeout,
+        settings.keep_alive_timeout,
+        settings.handshake_timeout,
+        2.5,
     )
     return max(min(shortest, *_ws_limits(settings)) / 5, 0.02)
 
