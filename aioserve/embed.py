@@ -16,7 +16,10 @@ from aioserve.observe.access import open_access_log
 from aioserve.offloading.api import pooled
 from aioserve.offloading.settings import Settings as PoolSettings
 from aioserve.tls.credentials import Credentials
+from aioserve.tls.keeper import Keeper
+from aioserve.tls.take import take
 from aioserve.worker.assemble import assemble
+from aioserve.worker.renewal import Renewal
 from aioserve.worker.serving import Stop, serve_until_stopped
 from aioserve.worker.settings import Settings
 
@@ -84,6 +87,8 @@ async def serve(
     elif settings:
         raise ConfigError(["serve() takes a config or single settings, not both"])
     loop = asyncio.get_running_loop()
+    keeper = Keeper(config.ssl, take(config.ssl)) if config.ssl.enabled else None
+    credentials = Credentials(config.ssl, keeper.current) if keeper is not None else None
     applications = assemble(config, app)
     listen = config.listen
     acceptor = Shared(
@@ -94,8 +99,7 @@ async def serve(
     stop = Stop()
     access = open_access_log(config.log, loop)
     watcher = loop.create_task(_forward(shutdown, stop)) if shutdown is not None else None
-
-    credentials = Credentials(config.ssl) if config.ssl.enabled else None
+    renewal = Renewal(keeper, credentials, loop) if keeper is not None and credentials is not None else None
 
     def on_server(server: Server) -> None:
         server.credentials = credentials
@@ -122,6 +126,8 @@ async def serve(
             started.set_exception(error)
         raise
     finally:
+        if renewal is not None:
+            renewal.close()
         if watcher is not None:
             watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
