@@ -11,7 +11,7 @@ import os
 import ssl
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve import surroundings
@@ -112,6 +112,7 @@ class _Server:
         self._pid: Final = os.getpid()
         self._hooks: Final = _load_hooks(config)
         self._workers: list[list[Row]] = []  # both rows of each slot
+        self._terminators: list[memoryview] = []  # the cells of both rows of each slot
         self._applications: Final[list[Applications]] = preload(config) if config.process.preload else []
         keeper = start.keeper
         self._certificates: Final = Certificates(keeper, shows_in(config)) if keeper is not None else None
@@ -129,7 +130,17 @@ class _Server:
             specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
         if self._acceptor.dispatcher is not None:
             specs.append(RoleSpec(role=Role.DISPATCHER, slots=1, reloads=True, required=True, leads=1))
+        if self._acceptor.front is not None:
+            slots = config.ssl.processes
+            specs.append(RoleSpec(role=Role.TERMINATOR, slots=slots, reloads=True, required=True, leads=2, relays=True))
         scoreboard = start.scoreboard or Scoreboard(sum(spec.room for spec in specs))
+        if self._acceptor.front is not None:
+            first_row = sum(spec.room for spec in specs[:-1])
+            self._terminators = [
+                scoreboard.row(slot, seat).cells
+                for slot in range(first_row, first_row + config.ssl.processes)
+                for seat in range(SEATS)
+            ]
         self._workers = [[scoreboard.row(slot, seat) for seat in range(SEATS)] for slot in range(specs[0].room)]
         first = self._generation(config)
         steals = bool(self._acceptor.queues())
@@ -213,10 +224,15 @@ class _Server:
                 return run_watcher(config.reload, config.app.dir, birth)
             if birth.role is Role.DISPATCHER:
                 return self._be_dispatcher(birth)
+            if birth.role is Role.TERMINATOR:
+                return self._be_terminator(config, birth, credentials)
             found = hooks.load(config, hooks.WORKER)
         except BootError as error:
             birth.channel.failed(str(error), error.detail)
             return CANNOT_START
+        if self._terminators:
+            # They announce the end to load balancers, and workers are told when that is over.
+            config = replace(config, timeout=replace(config.timeout, drain_delay=0.0))
         run_hook(found, "on_worker_start", slot=birth.slot, generation=birth.generation)
         birth.channel.then = lambda: run_hook(found, "on_worker_ready", slot=birth.slot, generation=birth.generation)
         return run_worker(
@@ -229,6 +245,7 @@ class _Server:
             has_left=self._has_left,
             balance=self._balance(config, birth),
             credentials=credentials,
+            terminators=self._terminators,
             body=self._body,
         )
 
@@ -257,6 +274,15 @@ class _Server:
         name_process("dispatcher")
         return dispatcher.run(self._workers, birth.row, birth.channel)
 
+    def _be_terminator(self, config: Config, birth: Birth, credentials: Credentials | None) -> int:
+        from aioserve.terminator.main import run_terminator
+
+        front = self._acceptor.front
+        assert front is not None and credentials is not None, "there is no such role"
+        hide()  # again: another user is seen again
+        name_process("terminator")
+        return run_terminator(config, front, row=birth.row, reporter=birth.channel, credentials=credentials)
+
     def _reopen_logs(self) -> None:
         logs.reopen()
         self._give_logs_away(self._config)
@@ -276,7 +302,7 @@ class _Server:
 
 def shows_in(config: Config) -> Callable[[Role], bool]:
     """Whose children show certificates, and have their keys."""
-    return lambda role: role is Role.WORKER and not config.ssl.processes
+    return lambda role: role is (Role.TERMINATOR if config.ssl.processes else Role.WORKER)
 
 
 def policy_of(config: Config, *, linger: float) -> Policy:

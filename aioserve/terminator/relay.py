@@ -26,6 +26,7 @@ from aioserve.worker.unsent import has_progressed, reset, unsent_bytes
 from aioserve.worker.waits import LINGER_SECONDS
 
 if TYPE_CHECKING:
+    from aioserve.accept.base import Listener
     from aioserve.worker.deadlines import Timed
     from aioserve.worker.peer import Peer
     from aioserve.worker.server import Server
@@ -62,14 +63,19 @@ class Relays:
         self._said = -SAID_SECONDS
         self._pending: Final[set[asyncio.Task[object]]] = set()
 
+    def follow(self, transport: asyncio.Transport, listener: Listener, peer: Peer) -> None:  # noqa: ARG002  # as Handshakes calls it
+        """What comes behind a handshake."""
+        relay = Relay(self)
+        transport.set_protocol(relay)
+        relay.take_over(transport, peer)
+
     def turn_away(self) -> None:
         self.turned_away += 1
         now = self.server.loop.time()
         if now >= self._said + SAID_SECONDS:
             self._said = now
             log.error(
-                "no worker has taken a connection within %g s, and it is closed (%d so far): they are too busy, or none "
-                "is there",
+                "no worker has taken a connection within %g s, and it is closed (%d so far): they are busy, or gone",
                 CONNECT_SECONDS,
                 self.turned_away,
             )
@@ -82,11 +88,12 @@ class Relays:
 
 
 @final
-class Relay:
+class Relay(asyncio.Protocol):
     """Speaks on a client's transport. ``take_over`` begins it."""
 
     __slots__ = (
-        "_client", "_early", "_early_eof", "_header", "_left_at", "_relays", "_since", "_unsent", "_upstream", "bucket",
+        "_client", "_due", "_early", "_early_eof", "_ended", "_header", "_relays", "_since", "_unsent", "_upstream",
+        "bucket",
     )  # fmt: skip
 
     def __init__(self, relays: Relays) -> None:
@@ -99,9 +106,10 @@ class Relay:
         self._early: list[bytes] = []
         self._early_eof: bool = False
         self._since: float = 0.0
-        # When the worker has ended its side, and what the client had not taken when that was last looked at.
-        self._left_at: float = 0.0
+        # The worker sends no more. What the client had not taken of it at the last look, and until when it has to.
+        self._ended: bool = False
         self._unsent: int = 0
+        self._due: float = 0.0
 
     # What Secure calls.
 
@@ -134,16 +142,16 @@ class Relay:
     def eof_received(self) -> bool:
         if self._upstream is None:
             self._early_eof = True
-        elif not self._left_at:
+        elif not self._ended:
             self._half_close(self._upstream)
-        return not self._left_at
+        return not self._ended
 
     def pause_writing(self) -> None:
         if self._upstream is not None:
             self._upstream.pause_reading()
 
     def resume_writing(self) -> None:
-        if self._upstream is not None and not self._left_at:
+        if self._upstream is not None and not self._ended:
             self._upstream.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
@@ -158,19 +166,27 @@ class Relay:
             self._upstream.abort()
         relays.server.connection_closed()
 
+    @property
+    def waits(self) -> bool:
+        """No worker has it yet."""
+        return bool(self._header)
+
     # What the server calls.
 
     def look(self, now: float) -> None:
         """Nothing is due while a worker is there, which has all the limits. Afterwards the client has to read."""
         server = self._relays.server
         client = self._client
-        if client is None or not self._left_at:
+        if client is None or not self._ended:
             server.deadlines.file(self, now + server.longest_wait)
             return
         unsent = unsent_bytes(client)
-        if has_progressed(self._unsent, unsent):
-            self._wait_for_client(unsent)
-        elif unsent and not client.is_closing():
+        if unsent and has_progressed(self._unsent, unsent):
+            self._unsent = unsent
+            self._due = now + server.settings.write_timeout
+        if unsent and now < self._due:
+            server.deadlines.file(self, now + LINGER_SECONDS)
+        elif unsent:
             reset(client)
         else:
             client.abort()
@@ -239,7 +255,11 @@ class Relay:
         client, upstream = self._client, self._upstream
         if client is None or upstream is None:
             return False
-        self._wait_for_client(unsent_bytes(client))
+        self._ended = True
+        self._unsent = unsent_bytes(client)
+        server = self._relays.server
+        self._due = server.deadlines.now + server.settings.write_timeout
+        server.deadlines.file(self, server.deadlines.now + LINGER_SECONDS)
         if _has_hung_up(upstream) or not client.can_write_eof():
             client.close()
             return False
@@ -254,7 +274,7 @@ class Relay:
         client = self._client
         if client is None:
             return
-        if exc is not None and not self._left_at:
+        if exc is not None and not self._ended:
             reset(client)
         else:
             client.close()
@@ -272,14 +292,6 @@ class Relay:
             upstream.write_eof()
         except OSError:  # the worker has gone, and the loop has yet to say so
             upstream.abort()
-
-    def _wait_for_client(self, unsent: int) -> None:
-        """From now on: until the client has taken what is left, or takes nothing any more."""
-        server = self._relays.server
-        self._unsent = unsent
-        patience = server.settings.write_timeout if unsent else LINGER_SECONDS
-        self._left_at = server.deadlines.now or self._since
-        server.deadlines.file(self, server.deadlines.now + patience)
 
 
 @final

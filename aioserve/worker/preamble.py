@@ -23,7 +23,7 @@ import logging
 import re
 import ssl
 from functools import cache
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
 from aioserve.errors import PreambleError
 from aioserve.http.forwarded import TrustedProxies
@@ -49,10 +49,36 @@ STRANGERS_SECONDS: Final = 60.0
 _SPECIAL: Final = re.compile(r'["+,;<>\\]|^[ #]|(?<=.) $')
 
 #: ASGI has the numbers of the protocol. OpenSSL's names, and Go's.
-_TLS_VERSIONS: Final = {
+TLS_VERSIONS: Final = {
     "TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304,
     "TLS 1.0": 0x0301, "TLS 1.1": 0x0302, "TLS 1.2": 0x0303, "TLS 1.3": 0x0304,
 }  # fmt: skip
+
+
+class Following(Protocol):
+    """A protocol that takes over a connection which has been introduced."""
+
+    def take_over(self, transport: asyncio.Transport, peer: Peer, /) -> None: ...
+    def data_received(self, data: bytes, /) -> None: ...
+
+
+class Reader(Protocol):
+    """Reads one header, of whatever form."""
+
+    rest: bytes
+
+    def feed(self, data: bytes, /) -> Any: ...
+
+
+class Host(Protocol):
+    """Who receives connections that are introduced: ``Reception``, or ``Trusted`` where this server itself does it."""
+
+    server: Server
+
+    def reader(self) -> Reader: ...
+    def admits(self, peer: Peer, transport: asyncio.Transport, /) -> bool: ...
+    def client(self, header: Any, introducer: Peer, /) -> Peer: ...
+    def following(self, listener: Listener, /) -> Following: ...
 
 
 @final
@@ -73,7 +99,26 @@ class Reception:
         """The protocol of a new connection."""
         return Introduction(self, listener)
 
-    def admits(self, peer: Peer) -> bool:
+    def reader(self) -> PreambleReader:
+        return PreambleReader(self.mode)
+
+    def following(self, listener: Listener) -> Following:
+        """Who speaks behind the header."""
+        secured = self.server.handshakes
+        return Connection(self.server, listener) if secured is None else secured.connect(listener)
+
+    def client(self, preamble: Preamble, balancer: Peer) -> Peer:
+        """Who is meant by a header."""
+        client = _tcp(preamble.source)
+        return Peer(
+            client or balancer.client,
+            _tcp(preamble.destination) or balancer.local,
+            balancer.scheme if preamble.facts.tls is None else "https",
+            extensions=extensions(preamble.facts),
+            anonymous=client is None and preamble.command is Command.PROXY,
+        )
+
+    def admits(self, peer: Peer, transport: asyncio.Transport) -> bool:  # noqa: ARG002  # others ask it
         """Whether ``peer`` may speak for others; says so in the log if not."""
         if self._speakers.trusts(peer.client[0] if peer.client else None):
             return True
@@ -95,13 +140,13 @@ class Reception:
 class Introduction(asyncio.Protocol):
     """One connection whose header has not come yet."""
 
-    __slots__ = ("_begun", "_listener", "_reader", "_reception", "_since", "_transport", "bucket")
+    __slots__ = ("_begun", "_listener", "_peer", "_reader", "_reception", "_since", "_transport", "bucket")
 
-    def __init__(self, reception: Reception, listener: Listener) -> None:
+    def __init__(self, reception: Host, listener: Listener) -> None:
         self.bucket: set[Timed] | None = None
-        self._reception: Reception = reception
+        self._reception: Host = reception
         self._listener: Listener = listener
-        self._reader: PreambleReader = PreambleReader(reception.mode)
+        self._reader: Reader = reception.reader()
         self._begun: bool = False
         self._since: float = reception.server.deadlines.now
         self._transport: asyncio.Transport | None = None
@@ -112,7 +157,8 @@ class Introduction(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         server = self._reception.server
         server.connection_opened()
-        if self._reception.admits(peer_of(self._transport, self._listener)):
+        self._peer = peer_of(self._transport, self._listener)
+        if self._reception.admits(self._peer, self._transport):
             server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
         else:
             self.abort()
@@ -129,12 +175,12 @@ class Introduction(asyncio.Protocol):
             return
         self._begun = True
         try:
-            preamble = self._reader.feed(data)
+            header = self._reader.feed(data)
         except PreambleError as error:
             self._refuse(str(error))
         else:
-            if preamble is not None:
-                self._hand_over(self._transport, preamble)
+            if header is not None:
+                self._hand_over(self._transport, header)
 
     def eof_received(self) -> bool:
         # Before the first byte it is a probe of the port and nothing to talk about.
@@ -171,30 +217,18 @@ class Introduction(asyncio.Protocol):
     def _refuse(self, reason: str) -> None:
         """Close without an answer: the peer is no HTTP client, and is told soonest by its connection's end."""
         if self._transport is not None and not self._transport.is_closing():
-            log.info("%s - closed: %s", peer_of(self._transport, self._listener), reason)
+            log.info("%s - closed: %s", self._peer, reason)
             self.abort()
 
-    def _hand_over(self, transport: asyncio.Transport, preamble: Preamble) -> None:
-        """Put a Connection, or a TLS handshake, in this protocol's place.
-
-        Its count among the server's connections goes with it.
-        """
-        server = self._reception.server
-        server.deadlines.forget(self)
+    def _hand_over(self, transport: asyncio.Transport, header: Any) -> None:
+        """Put whoever follows in this protocol's place. Its count among the server's connections goes with it."""
+        reception = self._reception
+        reception.server.deadlines.forget(self)
         self._transport = None
-        client = _tcp(preamble.source)
-        balancer = peer_of(transport, self._listener)
-        peer = Peer(
-            client or balancer.client,
-            _tcp(preamble.destination) or balancer.local,
-            balancer.scheme if preamble.facts.tls is None else "https",
-            extensions=extensions(preamble.facts),
-            anonymous=client is None and preamble.command is Command.PROXY,
-        )
-        secured = server.handshakes
-        following = Connection(server, self._listener) if secured is None else secured.connect(self._listener)
+        peer = reception.client(header, self._peer)
+        following = reception.following(self._listener)
         following.take_over(transport, peer)
-        transport.set_protocol(following)
+        transport.set_protocol(cast("asyncio.Protocol", following))
         if self._reader.rest:
             following.data_received(self._reader.rest)
 
@@ -228,7 +262,7 @@ def tls_extension(tls: ClientTls) -> dict[str, object]:
         "client_cert_chain": (),
         "client_cert_name": distinguished(tls.client_name) if tls.client_verified and tls.client_name else None,
         "client_cert_error": error,
-        "tls_version": _TLS_VERSIONS.get(tls.version),
+        "tls_version": TLS_VERSIONS.get(tls.version),
         "cipher_suite": cipher_suites().get(tls.cipher),
     }
 

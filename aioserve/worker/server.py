@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from aioserve.tls.credentials import Credentials
     from aioserve.types import Address, Message, Scope
     from aioserve.worker.evenness import Balance
-    from aioserve.worker.handshakes import Handshakes
+    from aioserve.worker.handshakes import Follow, Handshakes
     from aioserve.worker.mount import Mount
     from aioserve.worker.peer import Peer
     from aioserve.worker.settings import Settings
@@ -191,6 +191,10 @@ class Server:
         self.credentials: Credentials | None = None
         #: Those under way on this loop; None without credentials.
         self.handshakes: Handshakes | None = None
+        #: What speaks behind a handshake, if that is no ``Connection``; set before ``start``.
+        self.follow: Follow | None = None
+        #: The cells of processes of this server that speak TLS for it, if there are any; set before ``start``.
+        self.terminators: Sequence[memoryview] = ()
         #: Takes a connection to an https listener whose first bytes are none of TLS's: called with its transport, the
         #: listener, who the client is, and these bytes. It is counted: whatever protocol it puts there calls
         #: ``connection_closed`` when it is lost. None: it is closed.
@@ -491,7 +495,18 @@ def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
     if server.credentials is not None:
         from aioserve.worker.handshakes import Handshakes
 
-        server.handshakes = Handshakes(server)
+        server.handshakes = Handshakes(server, server.follow)
+    if server.terminators:
+        from aioserve.worker.trusted import Trusted
+
+        trusted, strange = Trusted(server, server.terminators), _strangers(server)
+        server.at_beats.append(trusted.beat)
+        return lambda listener: trusted.connect(listener) if listener.private else strange(listener)
+    return _strangers(server)
+
+
+def _strangers(server: Server) -> Callable[[Listener], asyncio.Protocol]:
+    """The same where clients connect themselves, or proxies that are not this server's."""
     if server.settings.proxy_protocol != "off":
         from aioserve.worker.preamble import Reception
 

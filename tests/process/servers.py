@@ -243,11 +243,11 @@ def children_of(master: int) -> set[int]:
 
 
 def workers_of(master: int) -> set[int]:
-    """Its children, but for those that have another name: dispatchers."""
+    """Its children, but for those that have another name: dispatchers, and those that speak TLS."""
     found = set()
     for pid in children_of(master):
         with suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text() != "dispatcher\n":
+            if Path(f"/proc/{pid}/comm").read_text() not in {"dispatcher\n", "terminator\n"}:
                 found.add(pid)
     return found
 
