@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.http.introduction import IntroductionReader
 from aioserve.observe.scoreboard import ACCEPTING, PHASE, PID, Phase
+from aioserve.tls.extension import cipher_suites, extension
 from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer
-from aioserve.worker.preamble import STRANGERS_SECONDS, TLS_VERSIONS, Introduction, cipher_suites
+from aioserve.worker.preamble import STRANGERS_SECONDS, Introduction
 from aioserve.worker.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -155,14 +156,16 @@ def _process_of(transport: asyncio.Transport) -> int:
 
 def _tls(header: Introduced) -> dict[str, object]:
     """ASGI's ``tls`` extension."""
-    return {
-        "server_cert": _shared(header.own_certificate) if header.own_certificate else None,
-        "client_cert_chain": tuple(_pem(certificate) for certificate in header.certificates),
-        "client_cert_name": header.name,
-        "client_cert_error": header.fault,
-        "tls_version": TLS_VERSIONS.get(header.version),
-        "cipher_suite": cipher_suites().get(header.cipher),
-    }
+    found = extension(
+        server_cert=_shared(header.own_certificate) if header.own_certificate else None,
+        version=header.version,
+        cipher=header.cipher,
+        client_name=header.name,
+        client_error=header.fault,
+    )
+    if header.certificates:
+        found["client_cert_chain"] = tuple(_pem(certificate) for certificate in header.certificates)
+    return found
 
 
 def _extensions(said: dict[str, Any]) -> dict[str, dict[str, object]]:
