@@ -111,7 +111,7 @@ async def serve(
     try:
         async with pooled(PoolSettings.of(config)):
             await serve_until_stopped(
-                Settings.of(config),
+                Settings.of(config, acceptor.listeners(0)),
                 applications,
                 acceptor.listeners(0),
                 backlog=listen.backlog,

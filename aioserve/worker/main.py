@@ -110,7 +110,7 @@ async def one_loop(work: Work) -> int:
     loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
     async with pooled(PoolSettings.of(work.config), work.row.cells if work.row is not None else None):
         await station.serve(
-            Settings.of(work.config),
+            Settings.of(work.config, work.listeners),
             work.applications[0],
             work.listeners,
             row=work.row,

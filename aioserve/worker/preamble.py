@@ -26,8 +26,8 @@ from aioserve.errors import PreambleError
 from aioserve.http.forwarded import TrustedProxies
 from aioserve.http.proxy_protocol import Command, Mode, PreambleReader
 from aioserve.tls.extension import cipher_suites, distinguished_name, extension
-from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer, peer_of
+from aioserve.worker.speakers import speaker
 from aioserve.worker.waits import Wait
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ class Reception:
 
     def following(self, listener: Listener) -> Following:
         """Who speaks behind the header."""
-        secured = self.server.handshakes
-        return Connection(self.server, listener) if secured is None else secured.connect(listener)
+        return speaker(self.server, listener)
 
     def client(self, preamble: Preamble, balancer: Peer) -> Peer:
         """Who is meant by a header."""
