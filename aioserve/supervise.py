@@ -34,7 +34,7 @@ from aioserve.observe.scoreboard import PHASE, SEATS, Phase, Scoreboard
 from aioserve.system import hooks
 from aioserve.system.hooks import Moment
 from aioserve.system.process import end_with_parent, hide, name_process
-from aioserve.tls.credentials import Credentials, make_front
+from aioserve.tls.credentials import Credentials
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.evenness import Balance
 from aioserve.worker.main import CLEAN, one_loop, run_worker
@@ -116,8 +116,6 @@ class _Server:
         self._applications: Final[list[Applications]] = preload(config) if config.process.preload else []
         keeper = start.keeper
         self._certificates: Final = Certificates(keeper, shows_in(config)) if keeper is not None else None
-        #: The keys of session tickets, which every process inherits that is forked from here.
-        self._front = make_front() if keeper is not None else None
         if config.ssl.processes:
             hide()  # workers, which may be of the same user, are not to open the copies of the keys that are here
         self._body: Final = many_loops if config.process.accept == "threads" else one_loop
@@ -188,28 +186,22 @@ class _Server:
 
     def _renew_certificates(self, config: Config) -> None:
         """Look at the files again, also if nobody has changed the settings. Raises ``ConfigError``."""
-        if self._certificates is None or not config.ssl.enabled:
-            return
-        before = self._certificates.current.report.authorities
-        self._certificates.reload(config.ssl)
-        now = self._certificates.current.report.authorities
-        if (now, config.ssl.cert_reqs) != (before, self._config.ssl.cert_reqs):
-            # A ticket must not let in who was let in on other terms.
-            self._front = make_front()
+        if self._certificates is not None and config.ssl.enabled:
+            self._certificates.reload(config.ssl)
 
     def _credentials(self, config: Config, birth: Birth) -> Credentials | None:
         """In a child, before anything of the application's: what it shows in handshakes, if it is one that does."""
         if self._certificates is None:
             return None
-        chosen = self._certificates.current
+        stock = self._certificates.stock(config.ssl)
         try:
             if not self._certificates.shows(birth.role):
                 return None
-            return Credentials(config.ssl, chosen, self._front)
+            return Credentials(config.ssl, stock.chosen, stock.front)
         except (ssl.SSLError, OSError) as error:
             raise BootError(f"the certificates cannot be loaded: {error}") from None
         finally:
-            chosen.close()
+            self._certificates.close()
             if config.ssl.processes and not self._certificates.shows(birth.role):
                 hide(False)
 

@@ -1,7 +1,7 @@
 """Inspects certificates in a child, so that no key is ever in the memory of the master, which every worker inherits.
 
 The child lives for some milliseconds: it loads the copies, writes what it has found into a pipe, and exits. It has ten
-seconds; whatever keeps it, an alarm ends it, also if the master is no more.
+seconds or so; whatever keeps it, an alarm ends it, also if the master is no more.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from aioserve.tls.material import Material
 
-#: A thousand certificates take two or three. Seconds.
+#: One certificate takes some 20 ms; most of the limit is for a machine that is busy. Seconds, and so many for each.
 LIMIT: Final = 10.0
+EACH: Final = 0.05
 
 _READ: Final = 1 << 16
 #: What a master may have handlers for, which are not the child's.
@@ -39,12 +40,12 @@ class Inspection:
         self, copied: Material, *, limit: float = LIMIT, look: Callable[[Material, float], Report] = inspect
     ) -> None:
         self.material: Final = copied
-        self._limit: Final = limit
+        self._limit: Final = limit + EACH * len(copied.pairs)
         self._look: Final = look
         self._said = bytearray()
         self._read, write = os.pipe()
         os.set_blocking(self._read, False)
-        self.due: Final = time.monotonic() + limit
+        self.due: Final = time.monotonic() + self._limit
         try:
             self.pid = forks.fork(lambda: self._be_child(write), caught=_CAUGHT, clear=lambda: os.close(self._read))
         except OSError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, final
 
@@ -64,6 +64,10 @@ class Report:
     def lines(self, *weights: Weight) -> list[str]:
         """What was found of these weights."""
         return [str(finding) for finding in self.findings if finding.weight in weights]
+
+    def with_more(self, findings: tuple[Finding, ...]) -> Report:
+        """The same, with these findings besides."""
+        return replace(self, findings=self.findings + findings)
 
     @property
     def until(self) -> float:

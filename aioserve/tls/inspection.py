@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import ssl
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.tls.credentials import load
@@ -17,7 +18,7 @@ from aioserve.tls.findings import Certificate, Finding, Report, Weight, spell_ti
 from aioserve.tls.names import Names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aioserve.tls.material import Loadable, Material, Source
 
@@ -50,9 +51,10 @@ def inspect(material: Material, now: float) -> Report:
     """Everything that can be said about it. ``now`` is in seconds since 1970."""
     certificates: list[Certificate] = []
     findings: list[Finding] = []
+    roots = cache(_roots)
     for pair in material.pairs:
         try:
-            certificate, doubts = _Pair(material, pair).inspect()
+            certificate, doubts = _Pair(material, pair, roots).inspect()
         except _Refused as refused:
             findings.append(Finding(Weight.REFUSED, refused.path, refused.text))
             continue
@@ -113,9 +115,10 @@ def _authorities(material: Material, source: Source, now: float) -> list[Finding
 
 @final
 class _Pair:
-    """One certificate with its key."""
+    """One certificate with its key. ``roots`` makes a client that trusts whom this machine trusts."""
 
-    def __init__(self, material: Material, pair: Loadable) -> None:
+    def __init__(self, material: Material, pair: Loadable, roots: Callable[[], ssl.SSLContext]) -> None:
+        self._roots = roots
         self._material = material
         self._pair = pair
         self._path = pair.certificate.path
@@ -223,15 +226,13 @@ class _Pair:
 
     def _lone(self, server: ssl.SSLContext, issuer: Name) -> list[str]:
         """Nothing follows it: then clients have to know who has signed it."""
-        client = _client(())
-        client.load_default_certs(ssl.Purpose.SERVER_AUTH)
         try:
-            _meet(client, server)
+            _meet(self._roots(), server)
         except ssl.SSLCertVerificationError as error:
             if error.verify_code in _NO_ISSUER:
                 doubt = (
-                    f"has no chain, and {_spell(issuer)}, who has signed it, is no root that this machine trusts: unless "
-                    "clients do, put the certificates in between after it"
+                    f"has no chain, and {_spell(issuer)}, who has signed it, is no root that this machine trusts: "
+                    "unless clients do, put the certificates in between after it"
                 )
                 return [doubt]
         return []
@@ -245,6 +246,12 @@ def _client(trusted: Sequence[str]) -> ssl.SSLContext:
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
     for pem in trusted:
         client.load_verify_locations(cadata=pem)
+    return client
+
+
+def _roots() -> ssl.SSLContext:
+    client = _client(())
+    client.load_default_certs(ssl.Purpose.SERVER_AUTH)  # takes 50 ms
     return client
 
 

@@ -49,6 +49,11 @@ class Keeper:
         self._seen: Stamp = current.stamp
         self._there: Places | None = None
 
+    @property
+    def ssl(self) -> Ssl:
+        """The settings that say where the files are."""
+        return self._ssl
+
     def announce(self) -> None:
         """Say at the start what is shown, and what is doubtful about it."""
         for one in self.current.report.certificates:
@@ -76,7 +81,9 @@ class Keeper:
         self._handled = ()
 
     def judge(self, copied: Material, report: Report) -> CertificateSet | None:
-        """The new set, which is current from now on; None if it is refused, or is the old one again."""
+        """The new set, which is current from now on; the caller closes the one before. None: it is refused."""
+        assert self._there is not None, "look comes first"
+        report = report.with_more(self._there.doubts())
         problems = self._problems(report)
         if problems:
             self._refuse(problems)
@@ -84,14 +91,16 @@ class Keeper:
             return None
         before = self.current
         self.current = CertificateSet(copied, report, self._handled)
-        before.close()
         for line in _changes(before.report, report):
             log.info("%s", line)
         self._warn(report)
         return self.current
 
     def reload(self, ssl: Ssl, inspect: Inspect) -> bool:
-        """Settings that were read again: whether there is another set. ``ConfigError``: no, and nothing has changed."""
+        """Settings that were read again: whether there is another set. ``ConfigError``: no, and nothing has changed.
+
+        The set of before is the caller's to close.
+        """
         if ssl == self._ssl and places.look(ssl).stamp() == self.current.stamp:
             return False
         chosen = take(ssl, inspect)
@@ -100,7 +109,6 @@ class Keeper:
             chosen.close()
             raise ConfigError(problems)
         before, self.current, self._ssl = self.current, chosen, ssl
-        before.close()
         self._handled = self._seen = chosen.stamp
         for line in _changes(before.report, chosen.report):
             log.info("%s", line)

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
-from aioserve.errors import ConfigError
+from aioserve.tls.findings import Finding, Weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,39 +53,34 @@ class Places:
         found = dict.fromkeys(path for pair in self.pairs for path in (pair.certificate, pair.key))
         return (*found, *filter(None, [self.authorities]))
 
+    def doubts(self) -> tuple[Finding, ...]:
+        """What an inspection of the copies cannot see."""
+        text = "has no key beside it, NAME.key: it is not shown"
+        return tuple(Finding(Weight.DOUBTFUL, path, text) for path in self.unused)
+
     def stamp(self) -> Stamp:
         """As the files are now, wherever links lead."""
         return (*map(_stamp, self.paths), *((path,) for path in self.unused), *((text,) for text in self.problems))
 
 
-def check_number(ssl: Ssl) -> None:
-    """Raises ``ConfigError`` if it cannot be told which key belongs to which certificate."""
-    certificates, keys = len(ssl.certfile), len(ssl.keyfile)
-    if keys not in {0, certificates}:
-        problem = (
-            f"ssl.keyfile: {keys} of them for {certificates} of ssl.certfile; name one for each, in the same order (a "
-            "file that has both is its own key), or none at all"
-        )
-        raise ConfigError([problem])
-
-
 def look(ssl: Ssl) -> Places:
     """What the settings name now; the folder is read anew."""
-    pairs = [Pair(*both) for both in zip(ssl.certfile, ssl.keyfile or ssl.certfile, strict=False)]
+    pairs = [Pair(*both) for both in zip(ssl.certfile, ssl.keyfile or ssl.certfile, strict=True)]
+    authorities = ssl.ca_certs if ssl.cert_reqs != "none" else ""
     root = ssl.certdir
     if not root:
-        return Places(tuple(pairs), ssl.ca_certs)
+        return Places(tuple(pairs), authorities)
     try:
         found, unused = pair_up(_listing(root))
     except OSError as error:
-        return Places(tuple(pairs), ssl.ca_certs, problems=(f"{root} cannot be read: {error.strerror or error}",))
+        return Places(tuple(pairs), authorities, problems=(f"{root} cannot be read: {error.strerror or error}",))
     pairs += [Pair(f"{root}/{one.certificate}", f"{root}/{one.key}") for one in found]
     problem = (
         f"{root} has no certificate: put in NAME.crt with NAME.key, NAME.pem with both, or folders with fullchain.pem "
         "and privkey.pem"
     )
     problems = () if pairs else (problem,)
-    return Places(tuple(pairs), ssl.ca_certs, tuple(f"{root}/{name}" for name in unused), problems)
+    return Places(tuple(pairs), authorities, tuple(f"{root}/{name}" for name in unused), problems)
 
 
 def pair_up(listing: Mapping[str, Iterable[str]]) -> tuple[tuple[Pair, ...], tuple[str, ...]]:

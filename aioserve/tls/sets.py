@@ -55,7 +55,14 @@ class Show:
 
 
 def adopt(descriptors: Sequence[int]) -> CertificateSet:
-    """The set of which these are the descriptors of the material and of the facts; they are its own from now on."""
+    """The set of which these are the descriptors of the material and of the facts; they are its own from now on.
+
+    Raises ``ValueError`` if they are not all there: the kernel drops those for which there is no room.
+    """
+    if len(descriptors) != 2:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise ValueError(descriptors)
     material, facts = descriptors
     os.set_inheritable(material, False)
     try:

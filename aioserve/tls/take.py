@@ -30,11 +30,10 @@ def here(copied: Material) -> Report:
 def take(ssl: Ssl, look: Inspect = here) -> CertificateSet:
     """The certificates of these settings. Raises ``ConfigError`` with all problems; dates are none of them."""
     problems: list[str] = []
-    for check in (places.check_number, terms.check):
-        try:
-            check(ssl)
-        except ConfigError as error:
-            problems += error.problems
+    try:
+        terms.check(ssl)
+    except ConfigError as error:
+        problems += error.problems
     there = places.look(ssl)
     stamp = there.stamp()
     found, unreadable = material.copy(there, ssl.keyfile_password)
@@ -46,4 +45,4 @@ def take(ssl: Ssl, look: Inspect = here) -> CertificateSet:
     if problems:
         found.close()
         raise ConfigError(problems)
-    return CertificateSet(found, report, stamp)
+    return CertificateSet(found, report.with_more(there.doubts()), stamp)

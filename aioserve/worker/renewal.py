@@ -26,7 +26,11 @@ log = logging.getLogger("aioserve")
 
 def show(order: Show, credentials: Credentials | None, cells: memoryview) -> None:
     """Do as the master says, who has inspected it."""
-    chosen = adopt(order.descriptors)
+    try:
+        chosen = adopt(order.descriptors)
+    except ValueError:
+        log.error("new certificates have not arrived, this process is short of descriptors; the old ones stay")  # noqa: TRY400 - as below
+        return
     try:
         if credentials is not None:
             _replace(credentials, chosen)
