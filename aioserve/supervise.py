@@ -45,7 +45,7 @@ from aioserve.worker.threads import many_loops
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from aioserve.accept.base import Acceptor
+    from aioserve.accept.base import Acceptor, Front
     from aioserve.config.tree import Config
     from aioserve.master.channel import Birth
     from aioserve.master.notify import Manager
@@ -222,9 +222,8 @@ class _Server:
         except BootError as error:
             birth.channel.failed(str(error), error.detail)
             return CANNOT_START
-        if self._terminators:
-            # They announce the end to load balancers, and workers are told when that is over.
-            config = replace(config, timeout=replace(config.timeout, drain_delay=0.0))
+        if self._acceptor.front is not None:
+            config = _behind(self._acceptor.front, config)
         run_hook(found, "on_worker_start", slot=birth.slot, generation=birth.generation)
         birth.channel.then = lambda: run_hook(found, "on_worker_ready", slot=birth.slot, generation=birth.generation)
         return run_worker(
@@ -295,6 +294,18 @@ class _Server:
 def shows_in(config: Config) -> Callable[[Role], bool]:
     """Whose children show certificates, and have their keys."""
     return lambda role: role is (Role.TERMINATOR if config.ssl.processes else Role.WORKER)
+
+
+def _behind(front: Front, config: Config) -> Config:
+    """The configuration of a worker behind terminators.
+
+    These announce the end to load balancers, and workers are told when that is over; and theirs is the port of TLS.
+    """
+    return replace(
+        config,
+        timeout=replace(config.timeout, drain_delay=0.0),
+        ssl=replace(config.ssl, redirect_port=config.ssl.redirect_port or front.port or 0),
+    )
 
 
 def policy_of(config: Config, *, linger: float) -> Policy:

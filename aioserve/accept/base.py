@@ -87,6 +87,7 @@ class Front:
 
     listeners: Sequence[Listener]
     workers: bytes
+    port: int | None  # the first one of TCP, also where the listeners have been closed
 
 
 class Reporter(Protocol):

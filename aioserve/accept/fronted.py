@@ -50,6 +50,7 @@ class Fronted:
         self._inner: Final = choose([PRIVATE, *plain])
         self._platform: Final = platform
         self._workers = b""
+        self._port: int | None = None
         self.linger: float = self._inner.linger
 
     @property
@@ -59,7 +60,7 @@ class Fronted:
     @property
     def front(self) -> Front:
         assert self._workers, "it is not open"
-        return Front(listeners=self._front.listeners(0), workers=self._workers)
+        return Front(listeners=self._front.listeners(0), workers=self._workers, port=self._port)
 
     def open(self, inherited: Sequence[Inherited] = ()) -> None:
         if self._platform != "linux":
@@ -71,6 +72,7 @@ class Fronted:
             stack.callback(self.close)
             self._front.open([one for one in inherited if one.address in self._names])
             self._inner.open([one for one in inherited if one.address not in self._names])
+            self._port = next((one.port for one in self._front.listeners(0) if one.port is not None), None)
             self._workers = next(one.sock.getsockname() for one in _listeners(self._inner.listeners(0)) if one.private)
             stack.pop_all()
 
