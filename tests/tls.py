@@ -185,6 +185,11 @@ class TlsClient:
 
 def shake_hands(server: ssl.SSLContext, client: TlsClient) -> ssl.SSLObject:
     """Let ``client`` and a server with this context come to terms; the server's side. Raises what OpenSSL does."""
+    return meet(server, client)[0]
+
+
+def meet(server: ssl.SSLContext, client: TlsClient) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+    """The same, and where the server's side reads from and writes to."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     engine = server.wrap_bio(incoming, outgoing, server_side=True)
     complete = False
@@ -198,7 +203,7 @@ def shake_hands(server: ssl.SSLContext, client: TlsClient) -> ssl.SSLObject:
             pass
         client.feed(outgoing.read())
     client.shake_hands()
-    return engine
+    return engine, incoming, outgoing
 
 
 def replace(path: Path, content: bytes) -> Path:
