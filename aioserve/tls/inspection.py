@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import re
 import ssl
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.tls.credentials import load
 from aioserve.tls.findings import Certificate, Finding, Report, Weight, spell_time
 from aioserve.tls.names import Names
+from aioserve.tls.terms import CIPHERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,8 +32,7 @@ _CERTIFICATE: Final = re.compile(
 )
 _KEY: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]*)PRIVATE KEY-----(.{0,200})", re.DOTALL)
 
-#: X509_V_ERR_*: the issuer of a certificate is not there.
-_NO_ISSUER: Final = frozenset({2, 20, 21})
+#: X509_V_ERR_INVALID_PURPOSE.
 _WRONG_PURPOSE: Final = 26
 
 Name = tuple[tuple[tuple[str, str], ...], ...]
@@ -195,7 +196,7 @@ class _Pair:
         except ssl.SSLCertVerificationError as error:
             if error.verify_code == _WRONG_PURPOSE:
                 raise _Refused(self._path, "is not for servers: its extended key usage has no serverAuth") from None
-            raise _Refused(self._path, f"is refused by clients: {error.verify_message}") from None
+            raise _Refused(self._path, f"has a chain that does not hold ({error.verify_message})") from None
         except ssl.SSLError as error:
             raise _Refused(self._path, f"does not work in a handshake ({_why(error)})") from None
         suite = (engine.cipher() or ("",))[0]
@@ -228,13 +229,12 @@ class _Pair:
         """Nothing follows it: then clients have to know who has signed it."""
         try:
             _meet(self._roots(), server)
-        except ssl.SSLCertVerificationError as error:
-            if error.verify_code in _NO_ISSUER:
-                doubt = (
-                    f"has no chain, and {_spell(issuer)}, who has signed it, is no root that this machine trusts: "
-                    "unless clients do, put the certificates in between after it"
-                )
-                return [doubt]
+        except ssl.SSLCertVerificationError:
+            doubt = (
+                f"has no chain, and {_spell(issuer)}, who has signed it, is no root that this machine trusts: unless "
+                "clients do, put the certificates in between after it"
+            )
+            return [doubt]
         return []
 
 
@@ -243,6 +243,7 @@ def _client(trusted: Sequence[str]) -> ssl.SSLContext:
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers(CIPHERS)
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
     for pem in trusted:
         client.load_verify_locations(cadata=pem)
@@ -261,26 +262,19 @@ def _meet(client: ssl.SSLContext, server: ssl.SSLContext) -> ssl.SSLObject:
     server.minimum_version = ssl.TLSVersion.TLSv1_2
     ours, theirs = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
     waiting = [ours, theirs]
-    # Two round trips; each turn moves both sides on.
-    for _ in range(8):
+    # Each turn moves one of them on, or it raises.
+    while waiting:
         for engine in tuple(waiting):
-            try:
+            with suppress(ssl.SSLWantReadError):
                 engine.do_handshake()
                 waiting.remove(engine)
-            except ssl.SSLWantReadError:
-                pass
-        if not waiting:
-            break
     return ours
 
 
 def _authority(pem: str) -> dict[str, Any] | None:
     """What the certificate of an authority says; None if it is nobody's who may sign."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        context.load_verify_locations(cadata=pem)
-    except ssl.SSLError:
-        return None
+    context.load_verify_locations(cadata=pem)
     found = context.get_ca_certs()
     return dict(found[0]) if found else None
 

@@ -59,7 +59,6 @@ class Keeper:
         for one in self.current.report.certificates:
             log.info("certificate %s", one)
         self._warn(self.current.report)
-        self.remind()
 
     def look(self) -> bool:
         """Whether there are other files now, and they were the same at the last look."""
@@ -138,10 +137,13 @@ class Keeper:
         )
 
     def _warn(self, report: Report) -> None:
-        for line in report.lines(Weight.DATED):
-            log.error("%s", line)
+        expired = {one.path for one in report.certificates if one.until <= self._clock()}
+        for finding in report.findings:
+            if finding.weight is Weight.DATED and finding.path not in expired:
+                log.error("%s", finding)
         for line in report.lines(Weight.DOUBTFUL):
             log.warning("%s", line)
+        self.remind()
 
 
 def _changes(before: Report, now: Report) -> list[str]:
