@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     from tests.process.servers import Served
