@@ -33,6 +33,7 @@ NOT_HERE = frozenset((
     "preload", "user", "group", "umask", "chdir", "pid", "timeout_worker",
     "on_master_start", "on_worker_start", "on_worker_ready", "on_worker_exit", "on_reload",
     "limit_max_requests", "limit_max_requests_jitter", "limit_worker_age", "limit_worker_memory",
+    "tls_processes",
     "reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay",
     "log_level", "log_format", "log_config", "log_file", "use_colors",
 ))  # fmt: skip
