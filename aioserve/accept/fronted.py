@@ -15,7 +15,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, final
 
-from aioserve.accept.base import Front, Inherited, Keeper, Listener
+from aioserve.accept.base import Feed, Front, Keeper
 from aioserve.accept.shared import Shared
 from aioserve.config.addresses import PrivateAddress
 from aioserve.errors import BindError
@@ -23,7 +23,7 @@ from aioserve.errors import BindError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from aioserve.accept.base import Acceptor, Dispatcher, Source
+    from aioserve.accept.base import Acceptor, Dispatcher, Inherited, Listener, Source
     from aioserve.accept.sockets import SocketOptions
     from aioserve.config.addresses import Address
 
@@ -123,10 +123,6 @@ class Fronted:
         self._inner.close(keep_files=keep_files)
 
 
-def _listeners(sources: Iterable[Source]) -> Iterable[Listener]:
+def _listeners(sources: Iterable[Source]) -> list[Listener]:
     """The listeners themselves, also where a dispatcher accepts from them."""
-    for source in sources:
-        if isinstance(source, Listener):
-            yield source
-        else:
-            yield from source.listeners
+    return [one for source in sources for one in (source.listeners if isinstance(source, Feed) else (source,))]

@@ -48,10 +48,14 @@ SAID_SECONDS: Final = 10.0
 
 @final
 class Relays:
-    """What the relays of a process share. ``workers`` is the name under which workers listen."""
+    """What the relays of a process share. ``workers`` is the name under which workers listen.
 
-    def __init__(self, server: Server, workers: bytes) -> None:
+    ``patience`` is how long a client waits for one, in seconds.
+    """
+
+    def __init__(self, server: Server, workers: bytes, *, patience: float = CONNECT_SECONDS) -> None:
         self.server: Final = server
+        self.patience: Final = patience
         self.workers: Final = workers
         #: Everything that workers send, one piece at a time: it is encrypted, or copied, before the next one comes.
         self.buffer: Final = memoryview(bytearray(PIECE))
@@ -76,7 +80,7 @@ class Relays:
             self._said = now
             log.error(
                 "no worker has taken a connection within %g s, and it is closed (%d so far): they are busy, or gone",
-                CONNECT_SECONDS,
+                self.patience,
                 self.turned_away,
             )
 
@@ -220,7 +224,7 @@ class Relay(asyncio.Protocol):
         relays = self._relays
         loop = relays.server.loop
         temporary = error.errno in {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-        if temporary and loop.time() < self._since + CONNECT_SECONDS:
+        if temporary and loop.time() < self._since + relays.patience:
             loop.call_later(AGAIN_SECONDS, self._connect)
         else:
             relays.turn_away()
