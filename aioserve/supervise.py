@@ -35,6 +35,7 @@ from aioserve.system import hooks
 from aioserve.system.hooks import Moment
 from aioserve.system.process import end_with_parent, hide, name_process
 from aioserve.tls.credentials import Credentials
+from aioserve.tls.tickets import can_be_forgotten
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.evenness import Balance
 from aioserve.worker.main import CLEAN, one_loop, run_worker
@@ -116,7 +117,14 @@ class _Server:
         self._applications: Final[list[Applications]] = preload(config) if config.process.preload else []
         keeper = start.keeper
         self._certificates: Final = Certificates(keeper, shows_in(config)) if keeper is not None else None
+        #: Whether those who show certificates have the keys of session tickets in common.
+        self._tickets = True
         if config.ssl.processes:
+            if os.geteuid() == 0 and (start.identity is None or start.identity.uid == 0):
+                log.warning("--tls-processes: workers are root, from whom nothing can be kept; add --user")
+            self._tickets = can_be_forgotten()
+            if not self._tickets:
+                log.info("this Python cannot forget keys: each terminator resumes its own sessions only")
             hide()  # workers, which may be of the same user, are not to open the copies of the keys that are here
         self._body: Final = many_loops if config.process.accept == "threads" else one_loop
 
@@ -197,12 +205,14 @@ class _Server:
         try:
             if not self._certificates.shows(birth.role):
                 return None
-            return Credentials(config.ssl, stock.chosen, stock.front)
+            return Credentials(config.ssl, stock.chosen, stock.front if self._tickets else None)
         except (ssl.SSLError, OSError) as error:
             raise BootError(f"the certificates cannot be loaded: {error}") from None
         finally:
             self._certificates.close()
             if config.ssl.processes and not self._certificates.shows(birth.role):
+                if self._tickets:
+                    self._certificates.forget()
                 hide(False)
 
     def _be_child(self, config: Config, birth: Birth) -> int:
