@@ -317,3 +317,85 @@ def inode_of(server: Served, inode: str) -> bool:
             if os.readlink(link) == f"socket:[{inode}]":
                 return True
     return False
+
+
+# What else belongs to it.
+
+
+def test_a_client_that_does_not_read_is_cut_by_its_worker_in_time(house):
+    """Little is kept between them: the worker sees that nothing is taken, although it does not see the client."""
+    flags = ["--timeout-write", "1"]
+    with house.served("plain:app", *flags) as server, server.connect(tls=house.client) as client:
+        client.send(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+        server.wait_for("it has read next to nothing for 1 s")
+        with pytest.raises(Broken):
+            client.response()
+
+
+def test_a_stop_waits_for_a_download_through_a_terminator(house):
+    with house.served("plain:app", "--timeout-graceful-shutdown", "20") as server:
+        with server.connect(tls=house.client) as client:
+            client.send(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+            client.head()
+            server.signal(signal.SIGTERM)
+            server.wait_for("stopping")
+            client.sock.settimeout(20)
+            total = 0
+            while data := client._file.read1(65536):
+                total += len(data)
+        assert server.wait() == 0
+        assert total >= 1 << 20
+
+
+def test_a_drain_delay_is_served_through_and_then_nobody_is_accepted(house):
+    with house.served("plain:app", "--drain-delay", "1") as server:
+        with server.connect(tls=house.client) as kept:
+            assert not kept.get("/pid").closes
+            server.signal(signal.SIGTERM)
+            server.wait_for("draining: serving on for 1 s")
+            assert not kept.get("/pid").closes
+            assert server.get("/pid", tls=house.client).status == 200
+        assert server.wait() == 0
+
+
+def test_a_new_master_takes_over_the_addresses_and_has_terminators_of_its_own(house):
+    with house.served("plain:app") as server:
+        old = server.terminators()
+        with Load(server, tls=house.client, keep_alive=2, fresh=2) as load:
+            load.progress(5)
+            server.signal(signal.SIGUSR2)
+            server.wait_for("the new master, pid")
+            server.signal(signal.SIGWINCH)
+            wait_until(lambda: not old & set(processes()), "the old terminators have left")
+            load.progress(5)
+            server.signal(signal.SIGQUIT)
+            server.wait_for("the old master has gone")
+            load.progress(5)
+        assert not load.failures
+        # ``Served`` asks the first process to end, which has: so it is asked here.
+        heir = int(re.search(r"the new master, pid (\d+)", server.log())[1])
+        os.kill(heir, signal.SIGTERM)
+        wait_until(lambda: heir not in processes(), "the new master has ended")
+
+
+def test_a_handshake_that_never_ends_does_not_keep_the_server_from_stopping(house):
+    with house.served("plain:app") as server, socket.create_connection(("127.0.0.1", server.port)) as half:
+        half.sendall(b"\x16\x03\x01")
+        # Accepted, and begun: a later one is answered by the same terminator.
+        assert server.get("/pid", tls=house.client).status == 200
+        server.signal(signal.SIGTERM)
+        assert server.wait(8) == 0
+        assert half.recv(1) == b""
+
+
+def test_more_workers_and_fewer_are_found_by_the_same_terminators(house):
+    with house.served("plain:app") as server:
+        before = server.terminators()
+        server.signal(signal.SIGTTIN)
+        server.wait_for("worker 1 (pid")
+        seen = set()
+        wait_until(lambda: seen.add(server.get("/pid", tls=house.client).text) or len(seen) == 2, "both serve")
+        server.signal(signal.SIGTTOU)
+        server.wait_for("worker 1 has gone")
+        assert server.get("/pid", tls=house.client).status == 200
+        assert server.terminators() == before
