@@ -125,7 +125,6 @@ class _Server:
             self._tickets = can_be_forgotten()
             if not self._tickets:
                 log.info("this Python cannot forget keys: each terminator resumes its own sessions only")
-            hide()  # workers, which may be of the same user, are not to open the copies of the keys that are here
         self._body: Final = many_loops if config.process.accept == "threads" else one_loop
 
     def run(self) -> int:

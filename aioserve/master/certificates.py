@@ -98,6 +98,7 @@ class Certificates:
         self._inspect_now: Final = inspect
         self._inspection: Inspecting | None = None
         self._told: Final[dict[int, CertificateSet]] = {}  # by process id
+        self._short = False
         self._wake_at: float | None = None
         self._stocks: Final = {keeper.ssl: _stock(keeper.current, clock())}
         # The first generation with the settings of the keeper; None: it is being prepared.
@@ -189,10 +190,13 @@ class Certificates:
         try:
             self._inspection = self._begin(copied)
         except OSError as error:
-            log.error("new certificates cannot be inspected: fork: %s", error.strerror)  # noqa: TRY400 - it says all
+            if not self._short:  # once, and then it is tried until there is room
+                log.error("new certificates cannot be inspected yet: fork: %s", error.strerror)  # noqa: TRY400 - that is all
+            self._short = True
             copied.close()
             self._keeper.again()
             return
+        self._short = False
         self._wake_at = self._clock() + SOON
 
     def _judge(self, copied: Material, report: Report) -> None:
@@ -222,7 +226,10 @@ class Certificates:
         ]
         if not behind:
             return
-        facts = chosen.facts()
+        try:
+            facts = chosen.facts()
+        except OSError:  # descriptors are short; the next look tries again
+            return
         order = Show((chosen.material.descriptor, facts))
         for pid, kin in behind:
             if kin.channel.order(order):

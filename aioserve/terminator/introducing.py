@@ -27,6 +27,7 @@ def introduce(transport: asyncio.Transport, peer: Peer) -> bytes:
             version=engine.version() or "",
             cipher=cipher[0] if cipher else "",
             alpn=engine.selected_alpn_protocol() or "",
+            authority=getattr(engine, "asked_for", None) or "",
             certificates=tuple(ssl.PEM_cert_to_DER_cert(certificate) for certificate in chain),
             common_name=_common_name(engine.getpeercert()),
             name=tls.get("client_cert_name"),

@@ -1,6 +1,7 @@
 """Who is told of new certificates, and with which ones children are born. Inspections are made at once, in here."""
 
 import os
+import resource
 
 import pytest
 
@@ -234,15 +235,33 @@ def test_an_inspector_that_cannot_be_forked_is_tried_again(scene, caplog):
 
     def begin(material):
         tries.append(material)
-        if len(tries) == 1:
+        if len(tries) < 3:
             raise BlockingIOError(11, "Resource temporarily unavailable")
         return Inspecting(material)
 
     one = scene(begin=begin)
     AUTHORITY.server("two").write(one.folder)
-    one.tick(2)
-    assert "cannot be inspected: fork: Resource temporarily unavailable" in caplog.text
     one.tick(3)
+    assert caplog.text.count("cannot be inspected yet: fork: Resource temporarily unavailable") == 1
+    one.tick(3)
+    assert one.heard(1) == [("two",)]
+
+
+def test_without_descriptors_nobody_is_told_until_there_are_some(scene):
+    one = scene()
+    AUTHORITY.server("two").write(one.folder)
+    one.tick(3)
+    # What it says is known before.
+    report = here(one.begun[0].material)
+    one.begun[0].hear = lambda _now: report
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        one.tick()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert one.heard(1) == []
+    one.tick()
     assert one.heard(1) == [("two",)]
 
 
