@@ -399,3 +399,31 @@ def test_more_workers_and_fewer_are_found_by_the_same_terminators(house):
         server.wait_for("worker 1 has gone")
         assert server.get("/pid", tls=house.client).status == 200
         assert server.terminators() == before
+
+
+def test_a_terminator_that_stands_still_is_replaced(house):
+    with house.served("plain:app", "--timeout-worker", "1", processes=2) as server:
+        victim = min(server.terminators())
+        server.signal(signal.SIGSTOP, victim)
+        server.wait_for(f"(pid {victim}) is stuck")
+        wait_until(lambda: victim not in processes() and len(server.terminators()) == 2, "it has a successor")
+        assert server.get("/pid", tls=house.client).status == 200
+
+
+def test_logs_are_opened_again_by_terminators_too(house, tmp_path):
+    log = tmp_path / "server.log"
+    with house.served("plain:app", "--log-file", str(log), "--log-level", "debug", ready=False) as server:
+        wait_until(lambda: log.exists() and " ready: " in log.read_text(), "it serves")
+        port = int(re.search(r"listening on https://127.0.0.1:(\d+)", log.read_text())[1])
+        log.rename(tmp_path / "old.log")
+        server.signal(signal.SIGUSR1)
+        pid = one(server.terminators())
+
+        def told() -> bool:
+            with socket.create_connection(("127.0.0.1", port)) as sock:
+                sock.sendall(b"\x16\x03\x01\x00\x05hello")
+                with suppress(ConnectionError):
+                    sock.recv(100)
+            return log.exists() and f"[{pid}]" in log.read_text()
+
+        wait_until(told, "the failed handshake is in the new file")
