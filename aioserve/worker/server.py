@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from aioserve.tls.credentials import Credentials
     from aioserve.types import Address, Message, Scope
     from aioserve.worker.evenness import Balance
-    from aioserve.worker.handshakes import Follow, Handshakes
+    from aioserve.worker.handshakes import Handshakes
     from aioserve.worker.mount import Mount
     from aioserve.worker.peer import Peer
     from aioserve.worker.settings import Settings
@@ -194,14 +194,14 @@ class Server:
         self.credentials: Credentials | None = None
         #: Those under way on this loop; None without credentials.
         self.handshakes: Handshakes | None = None
-        #: What speaks behind a handshake, if that is no ``Connection``; set before ``start``.
-        self.follow: Follow | None = None
-        #: The cells of processes of this server that speak TLS for it, if there are any; set before ``start``.
-        self.terminators: Sequence[memoryview] = ()
         #: Takes a connection to an https listener whose first bytes are none of TLS's: called with its transport, the
         #: listener, who the client is, and these bytes. It is counted: whatever protocol it puts there calls
         #: ``connection_closed`` when it is lost. None: it is closed.
         self.plain_on_tls: Callable[[asyncio.Transport, Listener, Peer, bytes], None] | None = None
+        #: Puts whoever speaks behind a handshake on its transport, if that is no ``Connection``; set before ``start``.
+        self.follow: Callable[[asyncio.Transport, Listener, Peer], None] | None = None
+        #: The cells of processes of this server that speak TLS for it, if there are any; set before ``start``.
+        self.terminators: Sequence[memoryview] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._beat_due: float = 0.0
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
