@@ -274,6 +274,8 @@ def announce(config: Config, acceptor: Acceptor, keeper: Keeper | None) -> None:
     if process.threads > 1:
         count += f" with {process.threads} loops{' each' if process.workers > 1 else ''}"
     workers = "one process" if process.accept == "single" else f"{count}, --accept {process.accept}"
+    if acceptor.front is not None:
+        workers += f", --tls-processes {config.ssl.processes}"
     log.info("aioserve %s, pid %d, %s", __version__, os.getpid(), workers)
     for address in acceptor.addresses():
         log.info("listening on %s", address)

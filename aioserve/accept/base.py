@@ -21,6 +21,9 @@ and takes what is left in the queue; ``forget(slot)`` when it has exited. ``rest
 A new master program that takes over (``hand_over`` in the old one, ``open(inherited)`` in the new) has the very same
 sockets, so their queues belong to both; ``alone()`` tells it that the old one has gone.
 
+Where terminators speak TLS, the sockets of clients are theirs (``front``), and what they have decrypted comes through
+a listener that is like any other to the pattern behind (``aioserve.accept.fronted``).
+
 The parent holds every socket for its whole life. The queue of waiting connections belongs to the socket, so a worker
 that leaves or dies loses none of them: its successor inherits the same socket of the same slot. A copy of a socket
 left open in a process that does not accept is harmless as long as the slot has a worker, and a trap as soon as it has

@@ -171,6 +171,7 @@ def test_no_application_is_imported_where_the_keys_are(house):
         imported = {int(pid) for pid in re.findall(r"imported in (\d+)", server.stdout())}
         assert imported == server.workers()
         assert len(server.terminators()) == 2
+        assert server.wait_for("2 workers").endswith("--accept shared, --tls-processes 2")
 
 
 def test_plain_addresses_stay_the_workers_own(house):
