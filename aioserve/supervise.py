@@ -281,7 +281,17 @@ class _Server:
         assert front is not None and credentials is not None, "there is no such role"
         hide()  # again: another user is seen again
         name_process("terminator")
-        return run_terminator(config, front, row=birth.row, reporter=birth.channel, credentials=credentials)
+        mine = slice(SEATS * birth.slot, SEATS * (birth.slot + 1))
+        siblings = self._terminators.copy()
+        del siblings[mine]
+        return run_terminator(
+            config,
+            front,
+            row=birth.row,
+            reporter=birth.channel,
+            credentials=credentials,
+            balance=Balance(birth.row.cells, siblings),
+        )
 
     def _reopen_logs(self) -> None:
         logs.reopen()

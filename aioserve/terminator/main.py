@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.tls.credentials import Credentials
+    from aioserve.worker.evenness import Balance
 
 log = logging.getLogger("aioserve")
 
@@ -60,23 +61,30 @@ class Reporter(Protocol):
     def fileno(self) -> int: ...
 
 
-def run_terminator(config: Config, front: Front, *, row: Row, reporter: Reporter, credentials: Credentials) -> int:
-    """Until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status."""
+def run_terminator(
+    config: Config, front: Front, *, row: Row, reporter: Reporter, credentials: Credentials, balance: Balance
+) -> int:
+    """Until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status.
+
+    ``balance`` compares it with its siblings, which accept from the same sockets.
+    """
     watch_for_faults()
     publish(credentials, row.cells)
     with asyncio.Runner(loop_factory=lambda: new_loop(config.process.loop)) as runner:
-        runner.run(_terminate(config, front, row, reporter, credentials))
+        runner.run(_terminate(config, front, row, reporter, credentials, balance))
     return 0
 
 
-async def _terminate(config: Config, front: Front, row: Row, reporter: Reporter, credentials: Credentials) -> None:
+async def _terminate(
+    config: Config, front: Front, row: Row, reporter: Reporter, credentials: Credentials, balance: Balance
+) -> None:
     loop = asyncio.get_running_loop()
     stop = Stop()
     settings = Settings.of(config)
     server = Server(settings, enter=_nobody, access=None, row=row)
     # Each connection is two descriptors here. What workers may have open is for them to say.
     server.connection_limit = max(spare_descriptors() // 2, 1)
-    server.credentials = credentials
+    server.credentials, server.balance = credentials, balance
     relays = Relays(server, front.workers)
     server.follow = relays.follow
     _listen(loop, stop, server, reporter, row)

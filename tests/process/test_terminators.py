@@ -213,25 +213,27 @@ def test_a_reload_under_load_replaces_terminators_too_and_loses_nothing(house, p
 
 def test_a_terminator_that_is_killed_takes_its_own_connections_along_and_no_others(house):
     with house.served("plain:app", processes=2) as server:
-        clients = [server.connect(tls=house.client) for _ in range(32)]
-        for client in clients:
+        victim, other = sorted(server.terminators())
+        theirs = {}
+        for pid, idle in ((victim, other), (other, victim)):
+            server.signal(signal.SIGSTOP, idle)  # so that it is known who accepts
+            theirs[pid] = [server.connect(tls=house.client) for _ in range(8)]
+            server.signal(signal.SIGCONT, idle)
+        for client in (*theirs[victim], *theirs[other]):
             assert client.get("/pid").status == 200
         mark = server.mark()
-        victim = min(server.terminators())
         server.signal(signal.SIGKILL, victim)
-        # New ones are accepted at once by the other.
+        # New ones are accepted at once by the other, before there is a successor.
         assert server.get("/pid", tls=house.client).status == 200
-        ended = 0
-        for client in clients:
-            try:
-                assert client.get("/pid").status == 200
-            except (Broken, OSError):
-                ended += 1
-            client.close()
-        assert 0 < ended < len(clients)
+        for client in theirs[victim]:
+            with pytest.raises((Broken, OSError)):
+                client.get("/pid")
+        for client in theirs[other]:
+            assert client.get("/pid").status == 200
         server.wait_for("is ready", since=mark)
         assert len(server.terminators()) == 2
-        assert victim not in server.terminators()
+        for client in (*theirs[victim], *theirs[other]):
+            client.close()
 
 
 def test_a_download_goes_on_through_a_terminator_that_was_replaced(house):
