@@ -20,6 +20,7 @@ from tests.process.servers import Served
 from tests.tls import Authority, Certificate
 
 pytestmark = [
+    pytest.mark.once,  # what is in memory is OpenSSL's business and the fork's, not Python's
     pytest.mark.skipif(sys.platform != "linux", reason="--tls-processes needs Linux"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can look into the memory of a terminator"),
 ]
