@@ -198,6 +198,10 @@ class Server:
         #: listener, who the client is, and these bytes. It is counted: whatever protocol it puts there calls
         #: ``connection_closed`` when it is lost. None: it is closed.
         self.plain_on_tls: Callable[[asyncio.Transport, Listener, Peer, bytes], None] | None = None
+        #: Puts whoever speaks behind a handshake on its transport, if that is no ``Connection``; set before ``start``.
+        self.follow: Callable[[asyncio.Transport, Listener, Peer], None] | None = None
+        #: The cells of processes of this server that speak TLS for it, if there are any; set before ``start``.
+        self.terminators: Sequence[memoryview] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._beat_due: float = 0.0
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
@@ -502,8 +506,19 @@ def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
         from aioserve.worker.handshakes import Handshakes
         from aioserve.worker.redirect import answer_plain
 
-        server.handshakes = Handshakes(server)
+        server.handshakes = Handshakes(server, server.follow)
         server.plain_on_tls = functools.partial(answer_plain, server)
+    if server.terminators:
+        from aioserve.worker.trusted import Trusted
+
+        trusted, strange = Trusted(server, server.terminators), _strangers(server)
+        server.at_beats.append(trusted.beat)
+        return lambda listener: trusted.connect(listener) if listener.private else strange(listener)
+    return _strangers(server)
+
+
+def _strangers(server: Server) -> Callable[[Listener], asyncio.Protocol]:
+    """The same where clients connect themselves, or proxies that are not this server's."""
     if server.settings.proxy_protocol != "off":
         from aioserve.worker.preamble import Reception
 
