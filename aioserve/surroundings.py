@@ -76,6 +76,28 @@ def count_workers(config: Config, read: cgroup.Read = cgroup.read_text, *, accep
     return dataclasses.replace(config, process=dataclasses.replace(process, workers=workers, threads=threads))
 
 
+def choose_ktls(config: Config) -> Config:
+    """The configuration without --ktls where that cannot be had; the log says once what it comes to."""
+    ssl = config.ssl
+    if not ssl.ktls:
+        return config
+    found = ktls.look()
+    reason = ktls.obstacle(found)
+    if config.proxy.protocol != "off":
+        reason = "connections begin with a PROXY header, which OpenSSL would have to read on the socket itself"
+    if ssl.processes:
+        reason = "--tls-processes have their own way of sending"
+    if not ssl.enabled:
+        reason = "there is no certificate, so nothing speaks TLS"
+    if reason is not None:
+        log.warning("--ktls: %s. What is sent over TLS is encrypted in the process, and files are read and written", reason)
+        return dataclasses.replace(config, ssl=dataclasses.replace(ssl, ktls=False))
+    log.info("kernel TLS: on for AES-GCM (Linux %s, %s)", found.release, openssl_ssl.OPENSSL_VERSION)
+    if not ktls.renews_keys(found.release):
+        log.warning("--ktls: a client that renews its keys (KeyUpdate of TLS 1.3, rare) loses its connection: Linux %s cannot follow, 6.14 was the first that can", found.release)
+    return config
+
+
 def raise_limits() -> None:
     """A connection is a descriptor: take as many as we may have, and say so."""
     before, now = raise_descriptor_limit()

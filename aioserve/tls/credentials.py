@@ -12,6 +12,8 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final, final
 
+from aioserve.tls import ktls
+
 if TYPE_CHECKING:
     from aioserve.config.tree import Ssl
 
@@ -40,6 +42,9 @@ class Credentials:
         self._leaf = leaf
         self._context(self._front)
         self._front.sni_callback = self._choose
+        if settings.ktls:
+            # A connection has the options of the context that it has begun with, whatever leaf is chosen.
+            self._front.options |= ktls.OPTION
 
     def engine(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
         """The server's side of one connection, reading ciphertext from ``incoming`` and writing it to ``outgoing``."""

@@ -174,7 +174,8 @@ async def _flushed(connection: Connection) -> bool:
     finally:
         if connection.transport is not None:
             transport.set_write_buffer_limits()
-    return transport.get_extra_info("socket") is not None and transport.get_extra_info("sslcontext") is None
+    ask = transport.get_extra_info
+    return ask("socket") is not None and (ask("sslcontext") is None or ask("kernel_tls", default=False))
 
 
 @contextmanager

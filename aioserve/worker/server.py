@@ -15,6 +15,7 @@ import functools
 import logging
 import math
 import resource
+import socket
 import sys
 import time
 from email.utils import formatdate
@@ -29,6 +30,7 @@ from aioserve.observe.scoreboard import (
     CONNECTIONS_LIMIT,
     CONNECTIONS_TOTAL,
     HEARTBEAT_NS,
+    KTLS_TOTAL,
     LAG_NS,
     LAG_WORST_NS,
     MESSAGES_RECEIVED,
@@ -55,7 +57,6 @@ from aioserve.worker.waits import Wait, limits_of
 from aioserve.worker.websocket import WebSocket
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
     from aioserve.accept.base import Listener, Source
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from aioserve.tls.credentials import Credentials
     from aioserve.types import Address, Message, Scope
     from aioserve.worker.evenness import Balance
+    from aioserve.worker.gate import HandOn
     from aioserve.worker.mount import Mount
     from aioserve.worker.settings import Settings
     from aioserve.worker.stealing import Stealing
@@ -163,6 +165,7 @@ class Server:
         self.streamed: int = 0
         self.websockets: int = 0
         self.websockets_total: int = 0
+        self.ktls_total: int = 0
         self.messages_received: int = 0
         self.messages_sent: int = 0
         #: How often a WebSocket is looked at, in seconds.
@@ -221,6 +224,11 @@ class Server:
             self._look_for_quiet()
         else:
             self._resume_accepting()
+
+    def encrypted_by_kernel(self) -> None:
+        """A connection whose sending the kernel encrypts."""
+        self.ktls_total += 1
+        self._cells[KTLS_TOTAL] = self.ktls_total
 
     def is_full(self) -> bool:
         """Whether no further request may begin; asked when this loop alone has reached ``request_limit``.
@@ -313,7 +321,13 @@ class Server:
         self._tick()
         self._cells[CONNECTIONS_LIMIT] = self.connection_limit
         self._gate = Gate(
-            self.loop, listeners, _protocol(self), backlog=backlog, tell=self._say_accepting, places=self._places
+            self.loop,
+            listeners,
+            _protocol(self),
+            backlog=backlog,
+            tell=self._say_accepting,
+            places=self._places,
+            attach=_attach(self),
         )
         self._gate.stealing = self.stealing
         await self._gate.open()
@@ -479,6 +493,20 @@ def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
     from aioserve.worker.preamble import Reception
 
     return Reception(server).connect
+
+
+def _attach(server: Server) -> Callable[[Listener], HandOn | None] | None:
+    """What serves connections on their sockets themselves; None: nothing does."""
+    if server.credentials is None or not server.settings.ktls:
+        return None
+    from aioserve.worker.secure_socket import SocketTls
+
+    connect = SocketTls(server, server.credentials).connect
+
+    def attach(listener: Listener) -> HandOn | None:
+        return connect if listener.scheme == "https" and listener.sock.family != socket.AF_UNIX else None
+
+    return attach
 
 
 def _resolution(settings: Settings) -> float:

@@ -46,6 +46,7 @@ class Settings:
     proxy_protocol_from: tuple[str, ...] = ()
     handshake_timeout: float = 10.0
     limit_handshakes: int = 1000
+    ktls: bool = False
     ws: bool = True
     ws_max_size: int = 16 * 1024 * 1024
     ws_max_queue: int = 32
@@ -90,6 +91,7 @@ class Settings:
             proxy_protocol_from=config.proxy.protocol_from,
             handshake_timeout=timeout.handshake,
             limit_handshakes=limit.handshakes,
+            ktls=config.ssl.ktls,
             ws=config.ws.mode != "none",
             ws_max_size=config.ws.max_size,
             ws_max_queue=config.ws.max_queue,
