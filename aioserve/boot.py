@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from aioserve.accept.activation import Passed
     from aioserve.accept.base import Acceptor, Inherited
+    from aioserve.config.addresses import Address
     from aioserve.config.tree import Config
     from aioserve.master.notify import Manager
     from aioserve.observe.scoreboard import Scoreboard
@@ -159,19 +160,27 @@ def choose_acceptor(
         unix_owner=(identity.uid, identity.gid) if identity is not None else None,
         passed=passed,
     )
-    addresses = listen.addresses()
+    addresses, redirects = listen.addresses(), config.redirects()
     if listen.unsaid:
         # What a service manager has passed on, to us or to the master before us.
         names = dict.fromkeys(one.address for one in inherited if one.address.startswith("fd://"))
-        addresses = [FdAddress(one.fd) for one in passed] or [parse_address(name) for name in names] or addresses
+        given: list[Address] = [FdAddress(one.fd) for one in passed if not _names_of(one) & set(redirects)]
+        kept = [address for name in names if (address := parse_address(name)) not in redirects]
+        addresses = given or kept or addresses
+    addresses = [*config.speaking(addresses), *redirects]
     for one in passed:
-        if not {FdAddress(one.fd), NamedAddress(one.name)} & set(addresses):
+        if not _names_of(one) & set(addresses):
             log.warning("%s was passed in and no address names it: its clients wait in vain", one)
     if config.process.accept == "reuseport":
         return ReusePort(addresses, config.process.workers, options, lends=config.process.steal != "off")
     if config.process.accept == "dispatch":
         return Dispatch(addresses, config.process.workers, options)
     return Shared(addresses, options)
+
+
+def _names_of(one: Passed) -> set[Address]:
+    """The addresses that mean it."""
+    return {FdAddress(one.fd), NamedAddress(one.name)}
 
 
 def run_alone(config: Config, acceptor: Acceptor, manager: Manager | None, scoreboard: Scoreboard | None) -> int:

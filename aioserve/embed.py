@@ -87,7 +87,7 @@ async def serve(
     applications = assemble(config, app)
     listen = config.listen
     acceptor = Shared(
-        listen.addresses(),
+        config.addresses(),
         SocketOptions(backlog=listen.backlog, dual_stack=listen.dual_stack, unix_mode=listen.uds_mode),
     )
     acceptor.open()

@@ -30,12 +30,13 @@ none, which is why a child drops the sockets of other slots, unless it is to acc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, final
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping, Sequence
 
+    from aioserve.config.addresses import Speaks
     from aioserve.observe.scoreboard import Row
 
 
@@ -47,7 +48,14 @@ class Listener:
     sock: socket.socket
     address: str  # for people: "http://127.0.0.1:8000", "unix:/run/x.sock"
     server: tuple[str, int | None] | None  # the ASGI `server` value; None: a wildcard is bound, ask each connection
-    scheme: str = "http"
+    port: int | None = None  # of TCP
+    scheme: Literal["http", "https"] = "http"  # https: clients speak TLS
+    redirect: bool = False  # whatever is asked for here is to be asked for again over TLS
+
+    @property
+    def speaks(self) -> Speaks:
+        """As an address says it."""
+        return "redirect" if self.redirect else self.scheme
 
 
 @final

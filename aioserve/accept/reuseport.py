@@ -204,7 +204,7 @@ class ReusePort:
             self._groups.append(steer.Group(places))
             self._names.append(str(address))
             for one in members:
-                self._add(one.slot or 0, adopt_inherited(one))
+                self._add(one.slot or 0, adopt_inherited(one, address.speaks))
             # A slot that the predecessor did not have: until its worker is ready, it listens to nobody.
             sample = self._slots[members[0].slot or 0][-1]
             for slot in range(self._size):

@@ -112,7 +112,7 @@ class Shared:
 
     def _adopt(self, address: Address, inherited: Sequence[Inherited]) -> list[_Held]:
         return [
-            _Held(adopt_inherited(one), address, adopt_file(one.file) if one.file else None)
+            _Held(adopt_inherited(one, address.speaks), address, adopt_file(one.file) if one.file else None)
             for one in inherited
             if one.address == str(address)
         ]

@@ -18,11 +18,11 @@ import sys
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 from aioserve.accept.activation import named
 from aioserve.accept.base import Inherited, Listener
-from aioserve.config.addresses import Address, FdAddress, NamedAddress, TcpAddress, UnixAddress
+from aioserve.config.addresses import Address, FdAddress, NamedAddress, Speaks, TcpAddress, UnixAddress
 from aioserve.errors import BindError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def open_address(address: Address, options: SocketOptions) -> tuple[list[Listene
             return [adopt_fd(address, backlog=options.backlog)], None
         case NamedAddress():
             found = named(address, options.passed)
-            return [adopt_fd(FdAddress(fd), backlog=options.backlog) for fd in found], None
+            return [adopt_fd(FdAddress(fd, speaks=address.speaks), backlog=options.backlog) for fd in found], None
 
 
 def bind_tcp(address: TcpAddress, *, backlog: int, dual_stack: bool, reuse_port: bool = False) -> list[Listener]:
@@ -133,7 +133,14 @@ def bind_beside(listener: Listener, *, backlog: int | None) -> Listener:
     first = listener.sock
     dual_stack = first.family == socket.AF_INET6 and not first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     try:
-        return _listen_tcp(first.family, first.getsockname(), backlog=backlog, dual_stack=dual_stack, reuse_port=True)
+        return _listen_tcp(
+            first.family,
+            first.getsockname(),
+            backlog=backlog,
+            dual_stack=dual_stack,
+            reuse_port=True,
+            speaks=listener.speaks,
+        )
     except OSError as error:
         raise BindError(_tcp_advice(TcpAddress(*first.getsockname()[:2]), error)) from error
 
@@ -165,7 +172,7 @@ def bind_unix(
         except OSError as error:
             raise BindError(_unix_advice(address, error)) from error
         stack.pop_all()
-    return _listener(sock), file
+    return _listener(sock, address.speaks), file
 
 
 def adopt_fd(address: FdAddress, *, backlog: int) -> Listener:
@@ -189,23 +196,23 @@ def adopt_fd(address: FdAddress, *, backlog: int) -> Listener:
     sock.setblocking(False)
     sock.set_inheritable(False)
     _limit_unsent(sock)
-    return _listener(sock)
+    return _listener(sock, address.speaks)
 
 
-def adopt_inherited(inherited: Inherited) -> Listener:
-    """Take over a socket that the master before us had open."""
+def adopt_inherited(inherited: Inherited, speaks: Speaks = "") -> Listener:
+    """Take over a socket that the master before us had open, whatever that has spoken there."""
     sock = socket.socket(fileno=inherited.fd)
     sock.setblocking(False)
     sock.set_inheritable(False)
-    return _listener(sock)
+    return _listener(sock, speaks)
 
 
-def adopt_lent(fd: int) -> Listener:
+def adopt_lent(fd: int, speaks: Speaks) -> Listener:
     """Take over a copy of a sibling's socket, which the master has sent."""
     sock = socket.socket(fileno=fd)
     sock.set_inheritable(False)
     sock.setblocking(False)
-    return _listener(sock)
+    return _listener(sock, speaks)
 
 
 def listens(listener: Listener) -> bool:
@@ -262,6 +269,7 @@ def _bind_all(
                     backlog=backlog,
                     dual_stack=dual_stack,
                     reuse_port=reuse_port,
+                    speaks=address.speaks,
                 )
             except OSError as error:
                 if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
@@ -278,7 +286,13 @@ def _bind_all(
 
 
 def _listen_tcp(
-    family: int, sockaddr: tuple[object, ...], *, backlog: int | None, dual_stack: bool, reuse_port: bool
+    family: int,
+    sockaddr: tuple[object, ...],
+    *,
+    backlog: int | None,
+    dual_stack: bool,
+    reuse_port: bool,
+    speaks: Speaks,
 ) -> Listener:
     with ExitStack() as stack:
         sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
@@ -296,7 +310,7 @@ def _listen_tcp(
         if backlog is not None:
             sock.listen(backlog)
         stack.pop_all()
-    return _listener(sock)
+    return _listener(sock, speaks)
 
 
 def _limit_unsent(sock: socket.socket) -> None:
@@ -345,16 +359,27 @@ def _why_not_adoptable(sock: socket.socket) -> str:
     return ""
 
 
-def _listener(sock: socket.socket) -> Listener:
+def _listener(sock: socket.socket, speaks: Speaks) -> Listener:
     """Describe a bound socket."""
     name = sock.getsockname()
+    scheme: Literal["http", "https"] = "https" if speaks == "https" else "http"
+    redirect = speaks == "redirect"
     if sock.family == socket.AF_UNIX:
         # An abstract address (unix(7)) is bytes that begin with NUL; people write it with an @.
         path = os.fsdecode(name).replace("\0", "@", 1)
-        return Listener(sock=sock, address=f"unix:{path}", server=(path, None))
+        prefix = "https://" if scheme == "https" else ""
+        return Listener(
+            sock=sock, address=f"{prefix}unix:{path}", server=(path, None), scheme=scheme, redirect=redirect
+        )
     host, port = name[:2]
-    server = None if host in _WILDCARDS else (host, port)
-    return Listener(sock=sock, address=f"http://{TcpAddress(host, port)}", server=server)
+    return Listener(
+        sock=sock,
+        address=f"{scheme}://{TcpAddress(host, port)}",
+        server=None if host in _WILDCARDS else (host, port),
+        port=port,
+        scheme=scheme,
+        redirect=redirect,
+    )
 
 
 def _tcp_advice(address: TcpAddress, error: OSError) -> str:

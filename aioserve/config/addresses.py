@@ -1,14 +1,22 @@
 """Addresses as an operator writes them: where to listen, whom to trust, where to mount. Text in, values out.
 
 Nothing is resolved here: a host name stays a name until it is bound.
+
+What is spoken at an address (``speaks``) is no part of what it is: two addresses are the same if one socket can be
+bound to both, and ``str`` is the name by which a new master knows a socket of the old one, which may have spoken
+something else there. ``spell`` has the scheme, as an operator writes it.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+#: What a listening socket takes: TLS, plain HTTP, or plain HTTP that is answered with a redirect to TLS. Empty: nobody
+#: has said so yet (``settled``).
+Speaks: TypeAlias = Literal["", "http", "https", "redirect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +25,7 @@ class TcpAddress:
 
     host: str
     port: int
+    speaks: Speaks = field(default="", compare=False, kw_only=True)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -25,6 +34,7 @@ class TcpAddress:
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
     path: str
+    speaks: Speaks = field(default="", compare=False, kw_only=True)
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
@@ -35,6 +45,7 @@ class FdAddress:
     """A socket that whoever started the server has opened already."""
 
     fd: int
+    speaks: Speaks = field(default="", compare=False, kw_only=True)
 
     def __str__(self) -> str:
         return f"fd://{self.fd}"
@@ -45,6 +56,7 @@ class NamedAddress:
     """The sockets that a service manager has opened under this name (FileDescriptorName= in a socket unit)."""
 
     name: str
+    speaks: Speaks = field(default="", compare=False, kw_only=True)
 
     def __str__(self) -> str:
         return f"fd://{self.name}"
@@ -52,7 +64,11 @@ class NamedAddress:
 
 Address: TypeAlias = TcpAddress | UnixAddress | FdAddress | NamedAddress
 
-_FORMS = "write HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH, fd://N or fd://NAME"
+_FORMS = (
+    "write HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH, fd://N or fd://NAME, with https:// or http:// in front if need be"
+)
+# RFC 3986 3.1: schemes know no case.
+_SCHEME = re.compile(r"(https?)://", re.IGNORECASE)
 # unix(7): sun_path has 108 bytes on Linux, the last of them NUL; 104 on macOS and the BSDs.
 _LONGEST_PATH = 107
 # systemd.socket(5), FileDescriptorName=: no colons and no control characters; more than a word nobody has.
@@ -62,6 +78,27 @@ _HOST = re.compile(r"[^\s/?#@\[\]:%]+")
 
 def parse_address(text: str) -> Address:
     """Read one address of ``--bind``. ``:PORT`` is every IPv4 interface, as gunicorn has it."""
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return _place(text)
+    try:
+        address = _place(text[scheme.end() :].removesuffix("/"))
+    except ValueError as error:
+        raise ValueError(f"{error} (behind {scheme[0]})") from None
+    return replace(address, speaks="https" if scheme[1].lower() == "https" else "http")
+
+
+def spell(address: Address) -> str:
+    """As it is written in the configuration, with the scheme if it has one."""
+    return f"{address.speaks}://{address}" if address.speaks in {"http", "https"} else str(address)
+
+
+def settled(address: Address, speaks: Speaks) -> Address:
+    """The address, which speaks this unless it says otherwise."""
+    return address if address.speaks else replace(address, speaks=speaks)
+
+
+def _place(text: str) -> Address:
     if text.startswith("unix:"):
         return _unix(text.removeprefix("unix:"))
     if text.startswith("fd://"):

@@ -6,37 +6,15 @@ Values that were wrong by themselves are ``None`` here; their mistake is noted a
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from aioserve.config.addresses import parse_address
+from aioserve.config.check_tls import settle_tls
+from aioserve.config.given import Given, Layer
 from aioserve.config.values import spell_workers
 
-
-class Layer(enum.IntEnum):
-    FILE = 1
-    ENVIRONMENT = 2
-    FLAG = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A value that somebody gave: where, and in which layer."""
-
-    value: Any
-    place: str
-    layer: Layer
-
-
-@dataclass(frozen=True, slots=True)
-class Mistakes:
-    """Everything found wrong so far, one line each: the place, the value, what to do."""
-
-    lines: list[str]
-
-    def add(self, place: str, raw: object, message: str) -> None:
-        shown = repr(raw)
-        self.lines.append(f"{place}: {shown if len(shown) <= 100 else shown[:100] + '...'} {message}")
+if TYPE_CHECKING:
+    from aioserve.config.given import Mistakes
 
 
 #: What there is if nobody has said anything.
@@ -49,6 +27,7 @@ def settle(given: dict[str, Given], found: Mistakes, *, need_app: bool) -> tuple
     notes: list[str] = []
     _no_mistaken_pattern(settled, found)
     notes += _threads_without_their_pattern(settled, found)
+    notes += settle_tls(settled, found)
     _no_doubles(settled, found)
     _nothing_loaded_too_early(settled, found)
     _limits_of_mounts(settled, found, need_app=need_app)
@@ -187,7 +166,8 @@ def _useless_without_a_master(given: dict[str, Given]) -> list[str]:
 
 def _no_doubles(given: dict[str, Given], found: Mistakes) -> None:
     binds = given.get("listen.bind")
-    for text in _repeated(binds.value or () if binds else ()):
+    # With another scheme in front it is the same address.
+    for text in _repeated([str(parse_address(text)) for text in (binds.value or () if binds else ()) if text]):
         found.lines.append(f"{binds.place if binds else ''}: {text} is there twice; leave one out")
     mounts = given.get("app.mount")
     prefixes = [text.partition("=")[0] for text in (mounts.value or () if mounts else ()) if text]

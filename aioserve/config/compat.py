@@ -34,6 +34,8 @@ _ADMIN = "the admin endpoint is not in this version; let probes ask a path of th
 _WORKER_CLASS = (
     "there is one kind of worker; leave it out (--interface wsgi serves WSGI, --loop chooses the event loop)"
 )
+_RAGGED = "a connection that ends without close_notify is treated as ended, and nothing is raised; leave it out"
+_SSL3 = "is broken, and browsers refuse it; write 1.2 or 1.3"
 _LIMIT_HEADERS = "use --limit-request-line, --limit-header-fields and --limit-header-bytes"
 
 _TABLE = (
@@ -82,8 +84,19 @@ _TABLE = (
     Refused("statsd_prefix", _STATSD),
     *(
         Refused(name, f"use --ssl-{name.replace('_', '-')}")
-        for name in ("certfile", "keyfile", "ca_certs", "cert_reqs", "ciphers")
+        for name in ("certfile", "keyfile", "keyfile_password", "ca_certs", "cert_reqs", "ciphers")
     ),
+    Refused("suppress_ragged_eofs", _RAGGED, value=False),
+    Refused("do_handshake_on_connect", "handshakes never hold up others here; leave it out", value=False),
+    # hypercorn's and granian's
+    Refused("verify_mode", "use --ssl-cert-reqs with none, optional or required"),
+    Refused("insecure_bind", "use --bind with http:// in front of the address, or --ssl-redirect"),
+    Refused("quic_bind", "HTTP/3 is not served in this version; leave it out"),
+    Refused("ssl_certificate", "use --ssl-certfile"),
+    Refused("ssl_protocol_min", "use --ssl-minimum-version"),
+    Refused("ssl_ca", "use --ssl-ca-certs"),
+    Refused("ssl_crl", "lists of revoked certificates are not read in this version; give clients short-lived ones"),
+    Refused("ssl_client_verify", "use --ssl-cert-reqs required", value=False),
     # Planned
     Refused("admin_bind", _ADMIN),
     Refused("tls_transport", "there is one, which is as fast; leave it out"),
@@ -96,6 +109,9 @@ REFUSED_VALUES = {
     ("process.loop", "zuvloop"): "is not supported; use uvloop, or auto",
     ("http.parser", "zttp"): "is not supported; use httptools, h11 or auto",
     **{("ws.mode", name): _WS for name in ("websockets", "websockets-sansio", "wsproto")},
+    **{
+        ("ssl.minimum_version", name): _SSL3 for name in ("1.0", "1.1", "tlsv1", "tlsv1.0", "tlsv1.1", "tls1.1", "ssl3")
+    },
     # In the place of APP: the commands of a later version.
     ("app.target", "ctl"): "is not in this version; signal the master instead (HUP reloads, TERM drains and stops)",
     ("app.target", "tune"): "is a command, which comes first: aioserve tune APP",

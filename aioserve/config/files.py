@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from aioserve.config.check import Mistakes
+    from aioserve.config.given import Mistakes
 
 # Gives a file's bytes; raises FileNotFoundError or another OSError.
 Read: TypeAlias = Callable[[str], bytes]

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from aioserve.config.check import Given, Layer, Mistakes, settle
+from aioserve.config.check import settle
 from aioserve.config.compat import REFUSED_VALUES, refusal
 from aioserve.config.files import Read, find_table
-from aioserve.config.tree import Config, Setting, sections, settings
+from aioserve.config.given import Given, Layer, Mistakes
+from aioserve.config.tree import HIDDEN, Config, Setting, sections, settings
 from aioserve.config.values import nearest, parse_switch, suggest
 from aioserve.errors import ConfigError
 
@@ -117,7 +118,7 @@ def _read_one(setting: Setting, raw: object, place: str, found: Mistakes) -> Any
     try:
         value = setting.kind.read(raw)
     except ValueError as error:
-        found.add(place, raw, str(error))
+        found.add(place, HIDDEN if setting.doc.secret else raw, str(error))
         return None
     low, high, spell = setting.doc.low, setting.doc.high, setting.kind.spell
     if value is None or ((low is None or value >= low) and (high is None or value <= high)):

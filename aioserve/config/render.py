@@ -12,7 +12,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from aioserve.config.load import DEFAULT, Loaded
-from aioserve.config.tree import Setting, sections, settings
+from aioserve.config.tree import HIDDEN, Setting, sections, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,9 @@ _NUMBER = re.compile(r"0|[1-9]\d*|0o[0-7]+", re.ASCII)
 
 
 def toml(setting: Setting, value: object) -> str:
-    """One value as TOML that reads back as the same value."""
+    """One value as TOML that reads back as the same value, unless it is a secret."""
+    if setting.doc.secret and value:
+        return json.dumps(HIDDEN)
     if isinstance(value, tuple):
         return "[" + ", ".join(toml(setting, element) for element in value) + "]"
     text = setting.kind.spell(value)
@@ -90,7 +92,10 @@ def _names(setting: Setting) -> str:
 
 
 def printed(loaded: Loaded) -> str:
-    """Each value and its source. What is a default is commented out, so that the output is a configuration file."""
+    """Each value and its source. Defaults are commented out, so that the output is a configuration file.
+
+    So are secrets, which are not shown.
+    """
     lines = []
     for section in sections():
         lines += ["", f"[{section}]"]
@@ -98,7 +103,7 @@ def printed(loaded: Loaded) -> str:
             if setting.section == section:
                 value = getattr(getattr(loaded.config, section), setting.field)
                 source = loaded.sources[setting.path]
-                mark = "# " if source == DEFAULT else ""
+                mark = "# " if source == DEFAULT or setting.doc.secret else ""
                 lines.append(f"{mark}{setting.field} = {toml(setting, value)}  # {source}")
     return "\n".join(lines[1:]) + "\n"
 

@@ -25,12 +25,14 @@ def renew(running: Config, wanted: Config) -> Renewed:
     """``wanted``, but for the settings that belong to the master: those stay as they are ``running``."""
     applied, postponed = [], []
     config = wanted
+    # Whether the listeners speak TLS was settled when they were opened.
+    turned = running.ssl.enabled != wanted.ssl.enabled
     for setting in settings():
         old, new = (getattr(getattr(one, setting.section), setting.field) for one in (running, wanted))
         if old == new:
             continue
         before, after = toml(setting, old), toml(setting, new)
-        if setting.restart:
+        if setting.restart or (turned and setting.section == "ssl"):
             section = replace(getattr(config, setting.section), **{setting.field: old})
             config = replace(config, **{setting.section: section})
             postponed.append(f"{setting.path} = {after} needs a restart; until then it is {before}")

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from aioserve.config import values
-from aioserve.config.addresses import Address, FdAddress, TcpAddress, UnixAddress, parse_address
+from aioserve.config.addresses import Address, FdAddress, TcpAddress, UnixAddress, parse_address, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Doc:
     also: tuple[str, ...] = ()
     # Flags without a value that stand for one value of this setting: (flag, value).
     switches: tuple[tuple[str, str], ...] = ()
+    # Never shown: not by --print-config, not in a report of mistakes, not by a reload.
+    secret: bool = False
 
 
 Text: TypeAlias = Annotated[str, values.TEXT]
@@ -45,6 +50,9 @@ Switch: TypeAlias = Annotated[bool, values.SWITCH]
 Count: TypeAlias = Annotated[int, values.COUNT]
 Size: TypeAlias = Annotated[int, values.SIZE]
 Seconds: TypeAlias = Annotated[float, values.SECONDS]
+
+#: What is shown in place of a secret.
+HIDDEN = "***"
 
 # A timeout of nothing would fail every request; a millisecond is as near to it as makes sense.
 _SHORTEST = 0.001
@@ -84,7 +92,8 @@ class Listen:
         tuple[str, ...],
         values.BIND,
         Doc(
-            "listen here instead: HOST:PORT, [::]:PORT, :PORT, unix:PATH, fd://N or fd://NAME",
+            "listen here instead: HOST:PORT, [::]:PORT, :PORT, unix:PATH, fd://N or fd://NAME; with a certificate TLS "
+            "is spoken, unless http:// stands in front (https:// may)",
             flag="bind",
             short="b",
             repeatable=True,
@@ -241,25 +250,58 @@ class Ssl:
     ] = ()
     keyfile: Annotated[
         Texts,
-        Doc("the private key of the certificate; by default it is in the same file", metavar="FILE", repeatable=True),
+        Doc(
+            "the private key of the certificate, one for each in the same order; by default keys are in the same files",
+            metavar="FILE",
+            repeatable=True,
+        ),
     ] = ()
-    keyfile_password: Annotated[Text, Doc("what encrypted keys are decrypted with")] = ""
+    keyfile_password: Annotated[
+        Text,
+        Doc(
+            "what encrypted keys are decrypted with; better set as AIOSERVE_SSL_KEYFILE_PASSWORD, since everybody on "
+            "the machine can read command lines",
+            secret=True,
+        ),
+    ] = ""
     certdir: Annotated[
         Text, Doc("all certificates of this folder: NAME.crt with NAME.key, or NAME.pem with both", metavar="DIR")
     ] = ""
-    ca_certs: Annotated[Text, Doc("verify clients' certificates with these authorities, in PEM", metavar="FILE")] = ""
+    ca_certs: Annotated[
+        Text, Doc("the authorities, in PEM, that clients' certificates have to be signed by", metavar="FILE")
+    ] = ""
     cert_reqs: Annotated[
-        Literal["none", "optional", "required"], Doc("whether clients have to show a certificate", metavar="WHEN")
+        str,
+        values.CLIENT_CERTIFICATES,
+        Doc("whether clients have to show a certificate; uvicorn's 0, 1 and 2 mean the same", metavar="WHEN"),
     ] = "none"
-    ciphers: Annotated[Text, Doc("TLS 1.2's ciphers, in OpenSSL's notation", metavar="LIST")] = ""
-    minimum_version: Annotated[Literal["1.2", "1.3"], Doc("the oldest version of TLS that is spoken")] = "1.2"
+    ciphers: Annotated[
+        Text,
+        Doc("TLS 1.2's ciphers, in OpenSSL's notation; by default forward secret ones with AEAD", metavar="LIST"),
+    ] = ""
+    minimum_version: Annotated[
+        str, values.TLS_VERSION, Doc("the oldest version of TLS that is spoken", metavar="VERSION")
+    ] = "1.2"
     redirect: Annotated[
         tuple[str, ...],
-        values.BIND,
-        Doc("answer plain HTTP here with a redirect to https, an address as in --bind", repeatable=True),
+        values.REDIRECT,
+        Doc(
+            "listen here too, for plain HTTP, and answer it with a redirect (308) to https; an address as in --bind",
+            repeatable=True,
+            restart=True,
+        ),
     ] = ()
+    redirect_port: Annotated[
+        Count,
+        Doc("the port to redirect to, as clients see it; 0: that of the first TLS address", low=0, high=65535),
+    ] = 0
     hsts: Annotated[
-        Text, Doc("send Strict-Transport-Security with this value over TLS, such as max-age=31536000", metavar="VALUE")
+        str,
+        values.HSTS,
+        Doc(
+            "send Strict-Transport-Security with this value on connections with TLS: max-age=31536000, a year in which "
+            "browsers come with https only; there is no way back before that"
+        ),
     ] = ""
     ktls: Annotated[
         Switch,
@@ -479,6 +521,18 @@ class Config:
     hooks: Annotated[Hooks, Doc("Hooks (short functions, called with what has happened)")] = field(
         default_factory=Hooks
     )
+
+    def speaking(self, addresses: Iterable[Address]) -> list[Address]:
+        """The addresses, each with what is spoken there: TLS if there is a certificate, unless one says otherwise."""
+        return [settled(address, "https" if self.ssl.enabled else "http") for address in addresses]
+
+    def redirects(self) -> list[Address]:
+        """Where plain HTTP is answered with a redirect."""
+        return [settled(parse_address(text), "redirect") for text in self.ssl.redirect]
+
+    def addresses(self) -> list[Address]:
+        """Everything to listen on, each with what is spoken there."""
+        return [*self.speaking(self.listen.addresses()), *self.redirects()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aioserve.config.addresses import parse_address, parse_mount, parse_network
+from aioserve.config.addresses import parse_address, parse_mount, parse_network, spell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,14 @@ def parse_host(text: str) -> str:
 
 
 def parse_bind(text: str) -> str:
-    return str(parse_address(text))
+    return spell(parse_address(text))
+
+
+def parse_redirect(text: str) -> str:
+    address = parse_address(text)
+    if address.speaks == "https":
+        raise ValueError(f"speaks TLS, and only plain HTTP has to be redirected; write {address}")
+    return str(address)
 
 
 def parse_uds(text: str) -> str:
@@ -288,14 +295,42 @@ def split_size_at(text: str) -> tuple[str, int]:
     return prefix.rstrip("/"), parse_size(size)
 
 
-def choice(*options: str) -> Kind:
+# RFC 6797 6.1: directives between semicolons, each a token or a token with a value, which may be quoted.
+_DIRECTIVE = re.compile(rf'({_TOKEN.pattern})(?:[ \t]*=[ \t]*({_TOKEN.pattern}|"[\t\x20\x21\x23-\x7e]*"))?', re.ASCII)
+
+
+def parse_hsts(text: str) -> str:
+    """The value of Strict-Transport-Security, or nothing."""
+    if not text:
+        return ""
+    found: dict[str, str | None] = {}
+    # An empty directive is nothing. A semicolon within quotes has no use that anybody knows of.
+    for directive in filter(None, (part.strip(" \t") for part in text.split(";"))):
+        match = _DIRECTIVE.fullmatch(directive)
+        if match is None:
+            raise ValueError(f"has {directive!r}, which is no directive; write max-age=31536000; includeSubDomains")
+        name = match[1].lower()
+        if name in found:
+            raise ValueError(f"has {match[1]} twice, and browsers would ignore all of it; leave one out")
+        found[name] = match[2]
+    age = (found.get("max-age") or "").strip('"')
+    if not age.isascii() or not age.isdecimal():
+        raise ValueError("has no max-age with a number of seconds; write max-age=31536000 for a year, 0 to forget it")
+    if found.get("includesubdomains") is not None:
+        raise ValueError("has a value for includeSubDomains, which takes none")
+    return text
+
+
+def choice(*options: str, also: Mapping[str, str] | None = None, native: tuple[type, ...] = ()) -> Kind:
+    """One of ``options``. ``also`` are other spellings (in lower case) of some of them, which are known elsewhere."""
+
     def parse(text: str) -> str:
-        word = text.lower()
+        word = (also or {}).get(text.lower(), text.lower())
         if word not in options:
             raise ValueError(f"is not one of {', '.join(options)}{suggest(word, options)}")
         return word
 
-    return Kind("|".join(options), f"one of {', '.join(options)}", parse, choices=options)
+    return Kind("|".join(options), f"one of {', '.join(options)}", parse, native=native, choices=options)
 
 
 TEXT = Kind("TEXT", "text", parse_text)
@@ -306,8 +341,24 @@ ROOT_PATH = Kind("PATH", "a path", parse_root_path)
 MOUNT = Kind("PREFIX=APP", "text of the form PREFIX=module:attribute", parse_mount)
 HOST = Kind("HOST", "a host name or address", parse_host)
 BIND = Kind("ADDRESS", "an address such as 0.0.0.0:8000", parse_bind)
+REDIRECT = Kind("ADDRESS", "an address such as 0.0.0.0:80", parse_redirect)
 UDS = Kind("PATH", "a path", parse_uds)
 HEADER = Kind("'NAME: VALUE'", "text of the form Name: value", parse_header, separator="\n")
+HSTS = Kind("VALUE", "text such as max-age=31536000", parse_hsts)
+#: The numbers and the names are those of Python's ssl module, which uvicorn, gunicorn and hypercorn take.
+CLIENT_CERTIFICATES = choice(
+    "none", "optional", "required",
+    also={
+        "0": "none", "1": "optional", "2": "required",
+        "cert_none": "none", "cert_optional": "optional", "cert_required": "required",
+    },
+    native=(int,),
+)  # fmt: skip
+TLS_VERSION = choice(
+    "1.2", "1.3",
+    also={f"{prefix}{version}": version for prefix in ("tls", "tlsv") for version in ("1.2", "1.3")},
+    native=(float,),
+)  # fmt: skip
 NETWORK = Kind("NETS", "an address, a network, unix: or *", parse_network)
 COUNT = Kind("N", "a whole number", parse_integer, native=(int,))
 DESCRIPTOR = Kind(

@@ -147,9 +147,11 @@ class ChildChannel:
             if kind == _WATCH:
                 orders.append(Watch(frozenset(json.loads(body))))
             elif kind == _LEND:
-                slot, count = json.loads(body)
+                slot, speaks = json.loads(body)
+                count = len(speaks)
                 mine, self._descriptors[:] = self._descriptors[:count], self._descriptors[count:]
-                orders.append(Lend(slot, tuple(adopt_lent(number) for number in mine)))
+                # Fewer have come than were sent if descriptors are short.
+                orders.append(Lend(slot, tuple(map(adopt_lent, mine, speaks))))
             elif kind == _GONE:
                 orders.append(Gone(json.loads(body)))
         return orders
@@ -196,7 +198,7 @@ class MasterChannel:
                 kind, body = _WATCH, json.dumps(sorted(order.slots))
             case Lend():
                 descriptors = [listener.sock.fileno() for listener in order.listeners]
-                kind, body = _LEND, json.dumps([order.slot, len(descriptors)])
+                kind, body = _LEND, json.dumps([order.slot, [one.speaks for one in order.listeners]])
             case Gone():
                 kind, body = _GONE, json.dumps(order.slot)
             case _:

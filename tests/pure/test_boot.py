@@ -61,6 +61,30 @@ def test_what_the_master_before_us_was_passed_is_taken_over_without_being_named(
     acceptor.close()
 
 
+def test_what_was_passed_speaks_tls_where_there_is_a_certificate_and_a_name_may_redirect(passed):
+    ports, sockets = passed
+    mine = [Passed(sockets[0].fd, "web"), Passed(sockets[1].fd, "plain")]
+    config = from_settings(ssl_certfile=["a"], ssl_redirect=["fd://plain"])
+    acceptor = choose_acceptor(config, mine)
+    acceptor.open()
+    assert acceptor.addresses() == [f"https://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"]
+    assert [one.redirect for one in acceptor.listeners(0)] == [False, True]
+    acceptor.close()
+
+
+def test_what_the_master_before_us_was_passed_may_speak_tls_now(passed):
+    ports, sockets = passed
+    inherited = [
+        Inherited(fd=one.fd, address=f"fd://{name}", slot=None)
+        for one, name in zip(sockets, ("web", "plain"), strict=True)
+    ]
+    config = from_settings(ssl_certfile=["a"], ssl_redirect=["fd://plain"])
+    acceptor = choose_acceptor(config, (), None, inherited)
+    acceptor.open(inherited)
+    assert acceptor.addresses() == [f"https://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"]
+    acceptor.close()
+
+
 def test_a_directory_to_watch_that_is_not_there_is_a_mistake(tmp_path):
     pytest.importorskip("watchfiles", reason="watchfiles is not installed (the extra reload)")
     check_reload(from_settings(reload=True, reload_dir=[str(tmp_path)]))

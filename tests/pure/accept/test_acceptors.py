@@ -457,3 +457,54 @@ def test_what_a_successor_has_steered_is_undone_when_it_has_come_to_nothing(acce
     assert all(accepted(ours.listeners(slot)) for slot in range(2))
     for client in clients:
         client.close()
+
+
+SPEAKING = [
+    TcpAddress("127.0.0.1", 0, speaks="https"),
+    TcpAddress("127.0.0.2", 0, speaks="http"),
+    TcpAddress("127.0.0.3", 0, speaks="redirect"),
+]
+
+
+@every_pattern
+def test_a_listener_speaks_what_its_address_says(acceptor, kind, tmp_path):
+    one = acceptor(kind, [*SPEAKING, UnixAddress(f"{tmp_path}/s", speaks="https")])
+    one.open()
+    listeners = one.listeners(1)
+    assert [(each.scheme, each.redirect) for each in listeners] == [
+        ("https", False),
+        ("http", False),
+        ("http", True),
+        ("https", False),
+    ]
+    assert [each.speaks for each in listeners] == ["https", "http", "redirect", "https"]
+    ports = [each.sock.getsockname()[1] for each in listeners[:3]]
+    assert [each.port for each in listeners] == [*ports, None]
+    assert one.addresses() == [
+        f"https://127.0.0.1:{ports[0]}",
+        f"http://127.0.0.2:{ports[1]}",
+        f"http://127.0.0.3:{ports[2]}",
+        f"https://unix:{tmp_path}/s",
+    ]
+
+
+def test_a_slot_that_is_added_speaks_what_the_others_speak(acceptor):
+    one = acceptor(lending, SPEAKING)
+    one.open()
+    one.grow(2)
+    assert [each.speaks for each in one.queues()[2]] == ["https", "http", "redirect"]
+    assert [each.address for each in one.listeners(2)] == one.addresses()
+
+
+@every_pattern
+def test_a_successor_may_speak_something_else_at_the_same_socket(acceptor, kind):
+    old = acceptor(kind, SPEAKING)
+    old.open()
+    given = [dataclasses.replace(each, fd=os.dup(each.fd)) for each in old.hand_over()]
+    changed = [dataclasses.replace(each, speaks="https") for each in SPEAKING]
+    new = acceptor(kind, changed, 3)
+    new.open(given)
+    for slot in range(2):
+        assert inodes(new.listeners(slot)) == inodes(old.listeners(slot))
+    for slot in range(3):
+        assert [each.speaks for each in new.listeners(slot)] == ["https"] * 3

@@ -12,6 +12,8 @@ from aioserve.config.addresses import (
     parse_address,
     parse_mount,
     parse_network,
+    settled,
+    spell,
     split_mount,
 )
 
@@ -37,6 +39,39 @@ def test_an_address_is_read(text, address):
 
 
 @pytest.mark.parametrize(
+    ("text", "address", "speaks"),
+    [
+        ("https://127.0.0.1:8443", TcpAddress("127.0.0.1", 8443), "https"),
+        ("HTTP://localhost:80/", TcpAddress("localhost", 80), "http"),
+        ("https://[::1]:8443", TcpAddress("::1", 8443), "https"),
+        ("https://:443", TcpAddress("0.0.0.0", 443), "https"),
+        ("https://unix:/run/x.sock", UnixAddress("/run/x.sock"), "https"),
+        ("http://fd://3", FdAddress(3), "http"),
+        ("https://fd://web", NamedAddress("web"), "https"),
+        ("127.0.0.1:8443", TcpAddress("127.0.0.1", 8443), ""),
+    ],
+)
+def test_a_scheme_says_what_is_spoken_and_is_no_part_of_the_address(text, address, speaks):
+    found = parse_address(text)
+    assert (found, found.speaks, str(found)) == (address, speaks, str(address))
+    assert hash(found) == hash(address)
+
+
+@pytest.mark.parametrize("text", ["https://127.0.0.1:8443", "http://unix:/x", "https://fd://web", "[::1]:80"])
+def test_an_address_is_spelled_with_its_scheme(text):
+    assert spell(parse_address(text)) == text
+
+
+def test_a_redirect_is_spelled_without_a_scheme():
+    assert spell(settled(parse_address(":80"), "redirect")) == "0.0.0.0:80"
+
+
+def test_what_nobody_has_said_is_settled():
+    assert settled(parse_address(":80"), "https").speaks == "https"
+    assert settled(parse_address("http://:80"), "https").speaks == "http"
+
+
+@pytest.mark.parametrize(
     "text", ["127.0.0.1:8000", "[::1]:80", "[fe80::1%eth0]:80", "unix:/run/x.sock", "fd://3", "fd://web", "localhost:1"]
 )
 def test_an_address_is_written_as_it_was_read(text):
@@ -58,7 +93,11 @@ def test_an_address_is_written_as_it_was_read(text):
         ("[::g]:80", "has no IPv6 address between the brackets"),
         ("[127.0.0.1]:80", "has no IPv6 address"),
         ("a b:80", "is not an address"),
-        ("http://localhost:80", "is a URL"),
+        ("ftp://localhost:80", "is a URL"),
+        ("https://localhost", r"has no port; write localhost:8000 \(behind https://\)"),
+        ("https://", r"has no port"),
+        ("https://http://a:80", r"is a URL"),
+        ("https://a:80/path", r"no port between 0 and 65535"),
         ("unix:", "names no path"),
         ("unix:/a\0b", "names no path"),
         ("unix:/" + "x" * 107, "more than the 107 bytes"),

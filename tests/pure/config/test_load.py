@@ -209,7 +209,8 @@ FILE = "aioserve.toml"
         ("[timeout]\nbody = 0", "timeout.body: 0 is too small; write 1ms or more"),
         ("[process]\npreload_app = true", "process.preload_app: use --preload"),
         ("[ws]\nmode = 'wsproto'", "ws.mode: 'wsproto' is not needed: there is one implementation"),
-        ("[ssl]\nkeyfile = 'x'", "ssl: TLS is not in this version"),
+        ("[ssl]\nkeyfile = ['x']", "ssl.keyfile: a key and no certificate for it; add --ssl-certfile"),
+        ("[ssl]\nversion = 17", "ssl.version: use --ssl-minimum-version"),
         ("[timeout]\nworker_healthcheck = 1", "timeout.worker_healthcheck: use --timeout-worker"),
     ],
 )
@@ -254,7 +255,7 @@ def test_a_file_that_cannot_be_read_is_named():
         ({"AIOSERVE_WROKERS": "1"}, "AIOSERVE_WROKERS: no such variable; did you mean AIOSERVE_WORKERS?"),
         ({"AIOSERVE_XYZZY": "1"}, "AIOSERVE_XYZZY: no such variable"),
         ({"AIOSERVE_WS": "websockets"}, "AIOSERVE_WS: 'websockets' is not needed: there is one implementation"),
-        ({"AIOSERVE_KTLS": "1"}, "AIOSERVE_KTLS: TLS is not in this version"),
+        ({"AIOSERVE_CERTFILE": "x"}, "AIOSERVE_CERTFILE: use --ssl-certfile"),
         ({"WEB_CONCURRENCY": "many"}, "WEB_CONCURRENCY: 'many' is not a whole number"),
         ({"AIOSERVE_WORKERS": "0"}, "AIOSERVE_WORKERS: '0' is out of range; write 1 to 1024"),
         ({"AIOSERVE_PORT": "tpc://x"}, "AIOSERVE_PORT: 'tpc://x' is not a whole number"),

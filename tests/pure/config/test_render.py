@@ -87,3 +87,13 @@ def test_what_print_config_prints_loads_to_the_same_configuration(flags):
 
 def test_print_config_is_toml():
     assert tomllib.loads(render.printed(load(flags=FLAGS, environ={}, read=nothing)))["process"]["workers"] == 3
+
+
+def test_a_secret_is_not_printed_and_the_rest_is_still_a_configuration():
+    flags = {"ssl_certfile": ["a"], "app": "a:b"}
+    loaded = load(flags=flags, environ={"AIOSERVE_SSL_KEYFILE_PASSWORD": "xyzzy"}, read=nothing)
+    text = render.printed(loaded)
+
+    assert '# keyfile_password = "***"  # AIOSERVE_SSL_KEYFILE_PASSWORD' in text.splitlines()
+    assert "xyzzy" not in text
+    assert from_text(text).config.ssl == load(flags=flags, environ={}, read=nothing).config.ssl

@@ -30,3 +30,26 @@ def test_what_belongs_to_the_master_stays_until_a_restart():
 def test_one_section_may_have_both():
     renewed = renew(from_settings(), from_settings(workers=2, accept="reuseport"))
     assert (renewed.config.process.workers, renewed.config.process.accept) == (2, "shared")
+
+
+def test_new_certificates_are_applied():
+    renewed = renew(from_settings(ssl_certfile=["a"]), from_settings(ssl_certfile=["a", "b"], ssl_hsts="max-age=1"))
+    assert renewed.config.ssl.certfile == ("a", "b")
+    assert renewed.applied == ('ssl.certfile = ["a", "b"] (was ["a"])', 'ssl.hsts = "max-age=1" (was "")')
+
+
+def test_whether_tls_is_spoken_at_all_stays_until_a_restart():
+    running = from_settings(timeout_body=5)
+    renewed = renew(running, from_settings(timeout_body=5, ssl_certfile=["a"], ssl_hsts="max-age=1"))
+    assert renewed.config == running
+    assert renewed.postponed == (
+        'ssl.certfile = ["a"] needs a restart; until then it is []',
+        'ssl.hsts = "max-age=1" needs a restart; until then it is ""',
+    )
+
+
+def test_a_secret_that_has_changed_is_not_shown():
+    one, other = (from_settings(ssl_certfile=["a"], ssl_keyfile_password=word) for word in ("xyzzy", "plugh"))
+    renewed = renew(one, other)
+    assert renewed.config.ssl.keyfile_password == "plugh"
+    assert renewed.applied == ('ssl.keyfile_password = "***" (was "***")',)

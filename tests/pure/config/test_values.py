@@ -311,3 +311,73 @@ def test_a_suggestion_is_made_for_a_near_word():
 
 def test_no_suggestion_is_made_for_a_strange_word():
     assert values.suggest("zzz", ["workers"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ("none", "none"),
+        (0, "none"),
+        ("1", "optional"),
+        (2, "required"),
+        ("CERT_REQUIRED", "required"),
+        ("Optional", "optional"),
+    ],
+)
+def test_client_certificates_are_asked_for_in_words_or_in_pythons_numbers(raw, value):
+    assert values.CLIENT_CERTIFICATES.read(raw) == value
+
+
+@pytest.mark.parametrize("raw", ["3", 3, True, "always", 1.0])
+def test_client_certificates_are_asked_for_in_no_other_way(raw):
+    with pytest.raises(ValueError, match="is not one of none, optional, required"):
+        values.CLIENT_CERTIFICATES.read(raw)
+
+
+@pytest.mark.parametrize(("raw", "version"), [("1.2", "1.2"), (1.3, "1.3"), ("TLSv1.3", "1.3"), ("tls1.2", "1.2")])
+def test_a_version_of_tls_is_read(raw, version):
+    assert values.TLS_VERSION.read(raw) == version
+
+
+@pytest.mark.parametrize("raw", ["1.4", "TLS", 2, "17"])
+def test_what_is_no_version_of_tls_is_refused(raw):
+    with pytest.raises(ValueError, match=r"is not one of 1\.2, 1\.3"):
+        values.TLS_VERSION.read(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "max-age=0",
+        "max-age=31536000; includeSubDomains",
+        'Max-Age = "31536000" ;preload;',
+        ";; max-age=1;; INCLUDESUBDOMAINS",
+        'max-age=1; x="a b"; y=z',
+    ],
+)
+def test_a_policy_of_strict_transport_security_is_taken_as_it_is(raw):
+    assert values.HSTS.read(raw) == raw.strip()
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ("31536000", "no max-age with a number"),
+        ("includeSubDomains", "no max-age with a number"),
+        ("max-age", "no max-age with a number"),
+        ("max-age=", "'max-age=', which is no directive"),
+        ("max-age=1y", "no max-age with a number"),
+        ("max-age=-1", "no max-age with a number"),
+        ("max-age=٣", "no directive"),
+        ("max-age=1 includeSubDomains", "no directive"),
+        ("max-age=1, preload", "no directive"),
+        ("max-age=1; max-age=2", "has max-age twice"),
+        ("max-age=1; preload; Preload", "has Preload twice"),
+        ("max-age=1; includeSubDomains=1", "a value for includeSubDomains"),
+        ("max-age=1\r\nx: y", "no directive"),
+    ],
+)
+def test_what_browsers_would_ignore_is_refused(raw, message):
+    with pytest.raises(ValueError, match=message):
+        values.HSTS.read(raw)

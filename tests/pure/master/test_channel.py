@@ -140,9 +140,9 @@ def test_the_childs_end_keeps_its_time_limit():
     other.close()
 
 
-def listener():
+def listener(speaks="http"):
     sock = socket.create_server(("127.0.0.1", 0))
-    return adopt_lent(sock.detach())
+    return adopt_lent(sock.detach(), speaks)
 
 
 def test_no_order_is_no_order(ends):
@@ -159,7 +159,7 @@ def test_an_order_is_heard(ends, order):
 
 def test_sockets_that_are_lent_arrive_as_copies_that_no_program_inherits(ends):
     master, child = ends
-    lent = [listener(), listener()]
+    lent = [listener(), listener("https"), listener("redirect")]
     master.order(Watch(frozenset({7})))
     master.order(Lend(7, tuple(lent)))
     master.order(Gone(7))
@@ -172,6 +172,7 @@ def test_sockets_that_are_lent_arrive_as_copies_that_no_program_inherits(ends):
     for one, copy in zip(lent, arrived.listeners, strict=True):
         assert copy.sock.fileno() != one.sock.fileno()
         assert (copy.address, copy.sock.getsockname()) == (one.address, one.sock.getsockname())
+        assert (copy.scheme, copy.redirect) == (one.scheme, one.redirect)
         assert not copy.sock.get_inheritable()
         copy.sock.close()
         one.sock.close()
