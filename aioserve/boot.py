@@ -72,7 +72,7 @@ def run(
     surroundings.enter(config)
     check_reload(config)
     logs.configure(config.log)
-    config = surroundings.count_workers(config)
+    config = surroundings.choose_ktls(surroundings.count_workers(config))
     identity = surroundings.take_identity(config)
     manager = surroundings.take_manager()
     inherited = predecessor.sockets if predecessor is not None else ()

@@ -40,6 +40,7 @@ class Found:
     system: str  # "Linux"
     release: str  # of the kernel: "6.1.0-56-amd64"
     openssl: tuple[int, ...]
+    version: str  # of OpenSSL, as it names itself
     #: What the kernel says of a connection that is to have TLS: an errno, or 0.
     attached: int
 
@@ -50,6 +51,7 @@ def look() -> Found:
         system=platform.system(),
         release=platform.release(),
         openssl=ssl.OPENSSL_VERSION_INFO[:3],
+        version=ssl.OPENSSL_VERSION,
         attached=_attach() if platform.system() == "Linux" else errno.ENOSYS,
     )
 
@@ -57,9 +59,9 @@ def look() -> Found:
 def obstacle(found: Found) -> str | None:
     """Why the kernel cannot encrypt here, and what to do about it; None if it can."""
     if found.system != "Linux":
-        return f"{found.system or 'this system'} has no kernel TLS that OpenSSL and sendfile know"
+        return f"{found.system or 'this system'} has no kernel TLS"
     if found.openssl < (3, 0):
-        return f"Python is built with OpenSSL {'.'.join(map(str, found.openssl))}, and 3.0 was the first that can"
+        return f"this Python has {found.version}, and OpenSSL 3.0 was the first that can"
     match found.attached:
         case 0:
             return None

@@ -1,49 +1,55 @@
-"""TLS by OpenSSL on the socket itself, which kernel TLS needs: what is under a ``Secure`` with --ktls.
+"""TLS by OpenSSL on the socket itself, which kernel TLS needs: the transport of connections with --ktls.
 
-To the ``Secure`` above it, a ``SecureSocket`` is the transport of a connection and OpenSSL's engine in one. Above, a
-connection is shaken hands with, limited, read and closed as every other one; what differs is here: when the socket has
-something to read or room for more, what has been written and has not been taken yet, and the end.
+``Secure`` works in memory, on top of the loop's transport; here OpenSSL reads and writes the socket, and this is the
+transport, from the first byte to the last. Until the handshake is complete its protocol is a ``Handshake``, then
+whoever speaks HTTP; to both it is what ``Secure`` would be. Where the kernel was given the key of what is sent
+(``get_extra_info("ktls_send")``), plaintext may also be put into the socket by sendfile(2), once nothing is left in the
+buffer here.
 
-No ciphertext goes through Python: ``Secure`` is called with nothing when there is something to read, and reads it from
-OpenSSL; what it encrypts, it writes. Where the kernel was given the key (``get_extra_info("kernel_tls")``), plaintext
-may also be put into the socket by sendfile(2), once nothing is left in this buffer.
-
-Plain HTTP on this port is not OpenSSL's: if the first byte is no handshake's, what comes and goes is as plain as it is.
+    plain <--the first byte is not a handshake's-- new --OpenSSL has shaken hands--> secured
+    secured --write_eof()--> ended: close_notify and FIN are sent, and what still comes is dropped
+            --close()--> closing: what was written leaves, then close_notify and FIN
+            --abort(), an error--> lost
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.tls import ktls
-from aioserve.worker.secure import Secure
+from aioserve.worker.handshakes import Handshake
 
 if TYPE_CHECKING:
     from aioserve.accept.base import Listener
     from aioserve.tls.credentials import Credentials
+    from aioserve.worker.handshakes import Handshakes
     from aioserve.worker.server import Server
 
 log = logging.getLogger("aioserve")
 
-#: What OpenSSL is given in one go: the plaintext of one record (RFC 8446 5.1). Of more it would take a part, and tell
+#: What OpenSSL is given in one go: the plaintext of one record (RFC 8446 5.1). Of more it would send a part and tell
 #: nobody how much, so that a client that reads slowly would look like one that does not read.
 RECORD: Final = 16384
 
-#: Pause writing above this, as asyncio and uvloop do, and resume at a quarter of it. Bytes.
+#: How much is read of one connection in a turn of the loop, in bytes, as of one on the loop's transport.
+TURN: Final = 256 * 1024
+
+#: Writing is paused above this many bytes, as asyncio and uvloop do it, and resumed at a quarter.
 HIGH_WATER: Final = 64 * 1024
 
-#: The first byte of a TLS record with a handshake in it (RFC 8446 5.1).
+#: What is read in one go of what is not TLS, or dropped.
+DROP: Final = 64 * 1024
+
+#: The first byte of a record with a handshake in it (RFC 8446 5.1).
 HANDSHAKE: Final = b"\x16"
 
-#: What is read at once of what is not TLS, or dropped.
-DISCARD: Final = 64 * 1024
-
-# What SSLSocket does not let through: it has ideas of its own about flags and about shutdown(2).
+# SSLSocket has its own, which refuse flags and forget OpenSSL.
 _recv: Final = socket.socket.recv
 _send: Final = socket.socket.send
 _shutdown: Final = socket.socket.shutdown
@@ -53,32 +59,29 @@ _shutdown: Final = socket.socket.shutdown
 class SocketTls:
     """What the connections of one server share."""
 
-    def __init__(self, server: Server, credentials: Credentials) -> None:
-        self._server: Final = server
-        self._credentials: Final = credentials
-        self._said = False
+    def __init__(self, server: Server, handshakes: Handshakes, credentials: Credentials) -> None:
+        self.loop: asyncio.AbstractEventLoop = server.loop
+        self.credentials: Credentials = credentials
+        self._server: Server = server
+        self._handshakes: Handshakes = handshakes
+        self._said: bool = False
 
     def connect(self, listener: Listener, sock: socket.socket) -> None:
         """Serve an accepted connection. Raises ``OSError`` if it is broken already."""
-        engine = self._credentials.engine_on(sock)
-        try:
-            transport = SecureSocket(self._server.loop, engine, self)
-        except OSError:
-            engine.close()
-            raise
-        transport.start(Secure(self._server, listener, transport))
+        transport = SecureSocket(self, sock)
+        transport.start(Handshake(self._handshakes, listener, on_socket=transport))
 
-    def settled(self, engine: ssl.SSLSocket) -> bool:
+    def settle(self, engine: ssl.SSLSocket) -> bool:
         """After a handshake: whether the kernel encrypts what is sent on this connection."""
         if ktls.sends(engine):
             self._server.encrypted_by_kernel()
             return True
         cipher = engine.cipher()
-        if cipher is not None and ktls.OFFLOADED in cipher[0] and not self._said:
+        if not self._said and cipher is not None and ktls.OFFLOADED in cipher[0]:
             self._said = True
             log.warning(
-                "--ktls: %s has not given the kernel the key of a connection with %s: it may be built without kernel "
-                "TLS (enable-ktls). Connections are encrypted in this process",
+                "--ktls: %s has not given the kernel the key of a connection with %s, so it may be built without "
+                "kernel TLS (enable-ktls). Such connections are encrypted in this process",
                 ssl.OPENSSL_VERSION,
                 cipher[0],
             )
@@ -87,31 +90,26 @@ class SocketTls:
 
 @final
 class SecureSocket(asyncio.Transport):
-    """One connection; ``start`` begins."""
+    """One connection. ``start`` begins."""
 
     __slots__ = (
-        "_buffer", "_closing", "_ended", "_fd", "_high", "_known", "_loop", "_lost", "_low", "_more", "_paused", "_plain", "_protocol",
-        "_quiet", "_secured", "_shared", "_size", "_started", "_stuck", "_writing", "engine",
+        "_buffer", "_closing", "_ended", "_fd", "_high", "_known", "_left", "_loop", "_lost", "_low", "_paused", "_plain",
+        "_protocol", "_quiet", "_secured", "_shared", "_size", "_sock", "_stuck", "_writing", "engine",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, engine: ssl.SSLSocket, shared: SocketTls) -> None:
+    def __init__(self, shared: SocketTls, sock: socket.socket) -> None:
         """Raises ``OSError`` if the client has gone already."""
-        self._known: dict[str, Any] = {
-            "socket": engine,
-            "peername": engine.getpeername(),
-            "sockname": engine.getsockname(),
-        }
+        # Asked now: later it may have gone, and who has no address passes for a peer on a unix socket.
+        self._known: dict[str, Any] = {"peername": sock.getpeername(), "sockname": sock.getsockname(), "socket": sock}
         super().__init__(self._known)
-        #: OpenSSL, for whoever asks it who the client is.
-        self.engine: ssl.SSLSocket = engine
-        # The last record was a full one: more may be there to be read at once.
-        self._more: bool = False
-        self._loop: asyncio.AbstractEventLoop = loop
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        #: OpenSSL, once the first byte of a handshake has come: it is most of what a connection takes.
+        self.engine: ssl.SSLSocket | None = None
         self._shared: SocketTls = shared
-        self._fd: int = engine.fileno()
+        self._loop: asyncio.AbstractEventLoop = shared.loop
+        self._sock: socket.socket = sock
+        self._fd: int = sock.fileno()
         self._protocol: Any = None
-        # The first byte has come, and it was not a handshake's.
-        self._started: bool = False
         self._plain: bool = False
         self._secured: bool = False
         # What waits for room in the socket.
@@ -120,26 +118,26 @@ class SecureSocket(asyncio.Transport):
         self._high: int = HIGH_WATER
         self._low: int = HIGH_WATER // 4
         self._paused: bool = False
-        # Whether the loop tells when there is room; OpenSSL may want that to be able to read.
+        # Whether the loop is to say when there is room; OpenSSL may want that before it can read.
         self._writing: bool = False
         self._stuck: bool = False
-        # Reading is paused.
+        # Reading is paused; the client has sent its end.
         self._quiet: bool = False
-        # We have said that no more comes; the connection is to end with the last byte; it has ended.
+        self._left: bool = False
         self._ended: bool = False
         self._closing: bool = False
         self._lost: bool = False
-        if engine.family != socket.AF_UNIX:
-            engine.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def start(self, protocol: Any) -> None:
-        """Begin with ``protocol``."""
+    def start(self, protocol: asyncio.Protocol) -> None:
         self._protocol = protocol
         protocol.connection_made(self)
-        if not self._closing:
-            self._loop.add_reader(self._fd, self._readable)
+        self._listen()
 
-    # What the loop calls.
+    # Reading.
+
+    def _listen(self) -> None:
+        if not self._quiet and not self._left and not self._closing:
+            self._loop.add_reader(self._fd, self._readable)
 
     def _readable(self) -> None:
         # In order of frequency.
@@ -147,58 +145,58 @@ class SecureSocket(asyncio.Transport):
             self._read()
         elif self._ended:
             self._drop()
-        elif self._started:
+        elif self.engine is not None:
+            self._protocol.data_received(b"")
+        elif self._plain or self._begins_otherwise():
             self._read_plain()
-        else:
-            self._shake_hands()
         if self._buffer and not self._writing:  # OpenSSL wanted to read before it could write
             self._flush()
 
-    def _writable(self) -> None:
-        if self._stuck:
-            # OpenSSL had something to say before it could read on.
-            self._stuck = False
-            self._readable()
-        if not self._lost:
-            self._flush()
-
     def _read(self) -> None:
-        """Pass on records, up to a limit for the sake of others."""
+        """Pass on records."""
+        engine = self.engine
+        assert engine is not None
         left = TURN
-        while left > 0 and not self._quiet and not self._closing:
-            data = self._ask(self.engine.read, RECORD)
-            if data is None:
+        while left > 0 and self._secured and not self._quiet and not self._closing:
+            try:
+                data = engine.read(RECORD)
+            except ssl.SSLWantReadError:
+                return
+            except ssl.SSLWantWriteError:
+                self._stuck = True
+                self._await_room()
+                return
+            except OSError as error:
+                self._break(error)
                 return
             if not data:
                 self._leave()
                 return
             self._protocol.data_received(data)
-            # perf: behind a full record there is mostly another one. Behind a request there is not, and to be told so
-            # costs two system calls and an exception.
-            if len(data) < RECORD and not self.engine.pending():
+            # perf: behind a full record there is mostly another one. Behind a request there is none, and to be told so
+            # would cost a system call and an exception.
+            if len(data) < RECORD and not engine.pending():
                 return
             left -= len(data)
 
-    def _shake_hands(self) -> None: ...
-
-    def _ask(self, call: Any, *arguments: int) -> Any:
-        """What OpenSSL says, or None if that has to wait or never comes."""
+    def _begins_otherwise(self) -> bool:
+        """Look at the first byte without taking it: OpenSSL is called if it is one of its own, else it is plain."""
         try:
-            return call(*arguments)
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLWantWriteError:
-            self._stuck = True
-            self._await_room()
-        except ssl.SSLError as error:
-            self._break(error)
+            first = _recv(self._sock, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
         except OSError as error:
             self._fail(error)
-        return None
+            return False
+        if first == HANDSHAKE:
+            self._protocol.data_received(first)
+            return False
+        self._plain = True
+        return True
 
     def _read_plain(self) -> None:
         try:
-            data = _recv(self.engine, DISCARD)
+            data = _recv(self._sock, DROP)
         except BlockingIOError:
             return
         except OSError as error:
@@ -210,65 +208,121 @@ class SecureSocket(asyncio.Transport):
             self._leave()
 
     def _drop(self) -> None:
-        """Take what comes behind our own end, and look for the peer's.
-
-        Not by OpenSSL, which takes data at this point for a mistake.
-        """
+        """Take what comes behind our own end; OpenSSL would take data there for a mistake."""
         try:
-            if _recv(self.engine, DISCARD):
-                return
+            while _recv(self._sock, DROP):
+                pass
         except BlockingIOError:
             return
-        except OSError:
-            # EIO: the kernel decrypts, and this was an alert, the peer's close_notify.
-            pass
+        except OSError as error:
+            # EIO is an alert where the kernel decrypts, too: the client's close_notify.
+            if error.errno != errno.EIO:
+                self._fail(error)
+                return
         self._leave()
 
     def _leave(self) -> None:
-        """The peer sends no more."""
-        self._gone = True
+        """The client sends no more."""
+        self._left = True
         self._loop.remove_reader(self._fd)
         if not self._protocol.eof_received():
             self.close()
 
-    def encrypt(self, data: Any) -> None:
-        """Send ``data``, now as far as the socket takes it."""
-        if self._closing or self._ended:
+    def pause_reading(self) -> None:
+        if not self._quiet:
+            self._quiet = True
+            if not self._left and not self._closing:
+                self._loop.remove_reader(self._fd)
+
+    def resume_reading(self) -> None:
+        if self._quiet:
+            self._quiet = False
+            self._listen()
+            if self._secured and self.engine is not None and self.engine.pending():
+                # Not within this call: it may come from whoever is being told what was read last.
+                self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._quiet and not self._left and not self._closing:
+            self._readable()
+
+    def is_reading(self) -> bool:
+        return not self._quiet and not self._left and not self._closing
+
+    # The handshake, as ``Handshake`` asks for it.
+
+    def do_handshake(self) -> None:
+        """As OpenSSL does it. A connection that breaks has nothing to be read, until it is lost in the next turn."""
+        try:
+            if self.engine is None:
+                self._put_openssl_on()
+            self.engine.do_handshake()
+        except ssl.SSLWantWriteError:
+            self._stuck = True
+            self._await_room()
+            raise ssl.SSLWantReadError from None
+        except ssl.SSLError:
+            raise
+        except OSError as error:
+            self._fail(error)
+            raise ssl.SSLWantReadError from None
+        self._secured = True
+        self._known.update(
+            ssl_object=self.engine,
+            sslcontext=self.engine.context,
+            cipher=self.engine.cipher(),
+            compression=self.engine.compression(),
+            peercert=self.engine.getpeercert(),
+            ktls_send=self._shared.settle(self.engine),
+        )
+
+    def _put_openssl_on(self) -> None:
+        # If the client has gone, Python closes the descriptor.
+        self._loop.remove_reader(self._fd)
+        self.engine = self._sock = self._known["socket"] = self._shared.credentials.engine_on(self._sock)
+        self._listen()
+
+    @property
+    def session_reused(self) -> bool:
+        return self.engine is not None and bool(self.engine.session_reused)
+
+    # Writing.
+
+    def write(self, data: Any) -> None:
+        if not data or self._ended or self._closing:
             return
-        if not self._buffer and len(data) <= RECORD:
+        if self._secured and not self._buffer and len(data) <= RECORD:
             try:
                 self.engine.send(data)
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 pass
             except OSError as error:
-                self._fail(error)
+                self._break(error)
                 return
             else:
                 return
-        self._keep(data)
-        self._flush()
-
-    # A transport.
-
-    def write(self, data: Any) -> None:
-        """Send what is not encrypted: the answer to plain HTTP. Of TLS, ``Secure`` has no ciphertext to write."""
-        if data and not self._closing:
-            self._keep(data)
-            self._flush()
-
-    def _keep(self, data: Any) -> None:
         # Its owner may change it, and OpenSSL wants to be asked again for the same.
         self._buffer.append(memoryview(data if type(data) is bytes else bytes(data)))
         self._size += len(data)
+        if not self._writing:
+            self._flush()
+        self._tell()
+
+    def _writable(self) -> None:
+        if self._stuck:
+            self._stuck = False
+            self._read_on()
+        if not self._lost:
+            self._flush()
 
     def _flush(self) -> None:
-        """Send as much of the buffer as the socket takes, and see to what then is to happen."""
+        """Send as much as the socket takes, and do what is to be done behind it."""
         buffer = self._buffer
-        send = self.engine.send if not self._plain else self._send_plain
         try:
             while buffer:
                 rest = buffer[0]
-                sent = send(rest[:RECORD])
+                piece = rest[:RECORD]
+                sent = _send(self._sock, piece) if self._plain else self.engine.send(piece)
                 self._size -= sent
                 if sent == len(rest):
                     buffer.popleft()
@@ -279,16 +333,13 @@ class SecureSocket(asyncio.Transport):
         except ssl.SSLWantReadError:
             self._await_no_room()
         except OSError as error:
-            self._fail(error)
+            self._break(error)
             return
-        if not buffer:
-            self._emptied()
+        else:
+            self._flushed()
         self._tell()
 
-    def _send_plain(self, data: memoryview) -> int:
-        return _send(self.engine, data)
-
-    def _emptied(self) -> None:
+    def _flushed(self) -> None:
         if self._closing:
             self._end()
         elif self._ended:
@@ -308,11 +359,13 @@ class SecureSocket(asyncio.Transport):
 
     def _tell(self) -> None:
         """Say whether more should be written."""
+        if self._lost:
+            return
         if self._paused:
-            if self._size <= self._low and not self._lost:
+            if self._size <= self._low:
                 self._paused = False
                 self._protocol.resume_writing()
-        elif self._size > self._high and not self._lost:
+        elif self._size > self._high:
             self._paused = True
             self._protocol.pause_writing()
 
@@ -324,44 +377,26 @@ class SecureSocket(asyncio.Transport):
         if not self._paused:
             self._tell()
 
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._low, self._high
+
     def get_write_buffer_size(self) -> int:
         return self._size
 
-    def pause_reading(self) -> None:
-        if not self._quiet:
-            self._quiet = True
-            if not self._closing:
-                self._loop.remove_reader(self._fd)
-
-    def resume_reading(self) -> None:
-        if self._quiet:
-            self._quiet = False
-            if not self._closing:
-                self._loop.add_reader(self._fd, self._readable)
-                if self._secured and self.pending():
-                    self._loop.call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        if not self._quiet and not self._closing:
-            self._readable()
-
     # The end.
-
-    def is_closing(self) -> bool:
-        return self._closing
 
     def can_write_eof(self) -> bool:
         return True
 
     def write_eof(self) -> None:
-        """Send no more, and drop what still comes, until the peer ends it or somebody closes."""
+        """Send close_notify and FIN behind what was written. Raises ``OSError`` if the client has gone."""
         if not self._ended and not self._closing:
             self._ended = True
             if not self._buffer:
                 self._half_close()
 
     def close(self) -> None:
-        """End in good order once everything has been sent."""
+        """Send what was written, close_notify and FIN; nothing is read any more."""
         if not self._closing:
             self._closing = True
             self._loop.remove_reader(self._fd)
@@ -369,41 +404,45 @@ class SecureSocket(asyncio.Transport):
                 self._end()
 
     def abort(self) -> None:
-        """End at once."""
         self._fail(None)
 
-    def unwrap(self) -> None:
-        """Nothing: what is in the buffer goes first, and then ``close`` or ``write_eof`` says it."""
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def _half_close(self) -> None:
+        if self._said_goodbye():
+            self._await_no_room()
+            _shutdown(self._sock, socket.SHUT_WR)
 
     def _end(self) -> None:
         if self._said_goodbye():
             self._fail(None)
 
-    def _half_close(self) -> None:
-        if self._said_goodbye():
-            self._await_no_room()
-            _shutdown(self.engine, socket.SHUT_WR)
-
     def _said_goodbye(self) -> bool:
-        """Send close_notify; False if there is no room for it yet."""
-        if not self._secured:
-            return True
-        self._secured = False
-        try:
-            self.engine.unwrap()
-        except ssl.SSLWantWriteError:
-            self._secured = True
-            self._await_room()
-            return False
-        except (OSError, ValueError):
-            # It is sent, and the peer's is not waited for; or the connection is broken.
-            pass
+        """Send close_notify, once; False if there is no room for it yet."""
+        if self._secured:
+            try:
+                self.engine.unwrap()
+            except ssl.SSLWantWriteError:
+                self._await_room()
+                return False
+            except OSError:
+                # The client's close_notify has not come, which nobody waits for; or it has gone.
+                pass
+            self._secured = False
         return True
+
+    def _break(self, error: OSError) -> None:
+        """The client, or somebody between, has sent what cannot be: OpenSSL has sent the alert. Or it has gone."""
+        if isinstance(error, ssl.SSLError):
+            log.debug("%s - TLS: %s", self._known["peername"], error.reason or error)
+        self._fail(error)
 
     def _fail(self, error: OSError | None) -> None:
         if self._lost:
             return
         self._lost = self._closing = True
+        self._secured = False
         self._buffer.clear()
         self._size = 0
         self._loop.remove_reader(self._fd)
@@ -411,8 +450,14 @@ class SecureSocket(asyncio.Transport):
         self._loop.call_soon(self._lose, error)
 
     def _lose(self, error: OSError | None) -> None:
-        try:
-            self._protocol.connection_lost(error)
-        finally:
-            self._protocol = None
-            self.engine.close()
+        self._protocol.connection_lost(error)
+        self._protocol = None
+        self._sock.close()
+
+    # What else a transport can.
+
+    def set_protocol(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> Any:
+        return self._protocol
