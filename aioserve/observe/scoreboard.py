@@ -86,8 +86,11 @@ OFFLOAD_WAIT_NS: Final = 54  # in the queue, all calls together
 OFFLOAD_RUN_NS: Final = 53  # running, all calls together
 
 # What a worker of several loops adds up: of those that turn, and of all that ever have.
-NOW: Final = (REQUESTS, WEBSOCKETS)
-EVER: Final = (REQUESTS_TOTAL, WEBSOCKETS_TOTAL, MESSAGES_RECEIVED, MESSAGES_SENT)
+NOW: Final = (REQUESTS, WEBSOCKETS, HANDSHAKES)
+EVER: Final = (
+    REQUESTS_TOTAL, WEBSOCKETS_TOTAL, MESSAGES_RECEIVED, MESSAGES_SENT,
+    HANDSHAKES_TOTAL, HANDSHAKES_RESUMED, HANDSHAKES_FAILED,
+)  # fmt: skip
 
 # 64 cells are 512 bytes, eight cache lines: two workers never write the same line, and there is room for more counters.
 ROW_CELLS: Final = 64

@@ -175,7 +175,10 @@ class Introduction(asyncio.Protocol):
             self.abort()
 
     def _hand_over(self, transport: asyncio.Transport, preamble: Preamble) -> None:
-        """Put a Connection in this protocol's place. Its count among the server's connections goes with it."""
+        """Put a Connection, or a TLS handshake, in this protocol's place.
+
+        Its count among the server's connections goes with it.
+        """
         server = self._reception.server
         server.deadlines.forget(self)
         self._transport = None
@@ -188,11 +191,12 @@ class Introduction(asyncio.Protocol):
             extensions=extensions(preamble.facts),
             anonymous=client is None and preamble.command is Command.PROXY,
         )
-        connection = Connection(server, self._listener)
-        connection.take_over(transport, peer)
-        transport.set_protocol(connection)
+        secured = server.handshakes
+        following = Connection(server, self._listener) if secured is None else secured.connect(self._listener)
+        following.take_over(transport, peer)
+        transport.set_protocol(following)
         if self._reader.rest:
-            connection.data_received(self._reader.rest)
+            following.data_received(self._reader.rest)
 
 
 def _tcp(endpoint: Endpoint | None) -> Address | None:

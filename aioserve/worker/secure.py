@@ -1,9 +1,17 @@
-"""TLS on one connection: the asyncio protocol between the socket's transport and whoever speaks HTTP, in memory.
+"""TLS on one connection, after its handshake: between the socket's transport and whoever speaks HTTP, in memory.
 
-To the loop it is the protocol of a plain connection; to the ``Connection`` that follows the handshake it is the
-transport. OpenSSL never sees the socket: ciphertext goes in and out through two buffers (``ssl.MemoryBIO``), within the
-call that has brought or written the data. So TLS has the same flow control, deadlines and accept patterns as plain
-connections, and costs a few calls per read and per write.
+To the loop it is the protocol of a plain connection; to ``Connection`` and ``WebSocket`` it is the transport. OpenSSL
+never sees the socket: ciphertext goes in and out through two buffers (``ssl.MemoryBIO``), within the call that has
+brought or written the data. So TLS has the same flow control, deadlines and accept patterns as plain connections, and
+costs a few calls per read and per write. It knows nothing of HTTP, and how the handshake went is the business of
+``handshakes``.
+
+Each direction ends by itself (RFC 8446 6.1), which the TLS of asyncio and uvloop cannot do: a client that has sent
+its close_notify may read the rest of its response, and ``write_eof`` sends ours while we go on reading.
+
+    open --close()--> closing: what was written leaves, then close_notify and FIN, without waiting for the client's
+         --abort()--> closed
+         --a record that cannot be--> closed, behind the alert that says so
 """
 
 from __future__ import annotations
@@ -11,144 +19,352 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, cast, final
-
-from aioserve.worker.connection import Connection
-from aioserve.worker.peer import Peer, peer_of
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 if TYPE_CHECKING:
-    from aioserve.accept.base import Listener
-    from aioserve.worker.deadlines import Timed
-    from aioserve.worker.server import Server
+    from aioserve.worker.deadlines import Deadlines, Timed
+    from aioserve.worker.settings import Settings
 
 log = logging.getLogger("aioserve")
 
-#: The plaintext of one record at most (RFC 8446 5.1), so that one read takes all of it.
+#: The plaintext of one record at most (RFC 8446 5.1): one read takes all of it.
 RECORD: Final = 16384
+
+#: How much goes through OpenSSL's buffers at once, in bytes. They never shrink: what once held a large body would
+#: stay with a connection for its life (4 records are 87 KiB, what uvloop reads in one go 340). Less is slower.
+PIECE: Final = 64 * 1024
+
+#: How much of a large body is encrypted in one turn of the loop, in bytes: some 0.5 ms.
+TURN: Final = 1024 * 1024
+
+
+class Inner(Protocol):
+    """Who speaks on this transport: a ``Connection``, a ``WebSocket``, or a relay."""
+
+    def data_received(self, data: bytes, /) -> None: ...
+    def eof_received(self) -> bool | None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def connection_lost(self, exc: Exception | None, /) -> None: ...
+
+
+class Host(Protocol):
+    """What it needs of the server."""
+
+    loop: asyncio.AbstractEventLoop
+    deadlines: Deadlines
+    settings: Settings
 
 
 @final
 class Secure(asyncio.Transport, asyncio.Protocol):
-    """Made by the loop's listener for each connection."""
+    """``transport`` is the socket's, whose protocol this becomes; the handshake of ``engine`` is complete.
+
+    Call ``set_protocol`` next, and then ``read_on``: the client may have sent something behind its handshake.
+    """
 
     __slots__ = (
-        "_decrypt", "_encrypt", "_engine", "_incoming", "_inner", "_listener", "_outgoing", "_peer", "_put", "_server",
-        "_since", "_take", "_transport", "bucket",
-    )  # fmt: skip
+        "_backlog",
+        "_choked",
+        "_closing",
+        "_decrypt",
+        "_encrypt",
+        "_ended",
+        "_engine",
+        "_host",
+        "_incoming",
+        "_inner",
+        "_outgoing",
+        "_paused",
+        "_put",
+        "_room",
+        "_send",
+        "_shut",
+        "_take",
+        "_told",
+        "_transport",
+        "bucket",
+    )
 
-    def __init__(self, server: Server, listener: Listener) -> None:
+    def __init__(
+        self,
+        host: Host,
+        transport: asyncio.Transport,
+        engine: ssl.SSLObject,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+    ) -> None:
         self.bucket: set[Timed] | None = None
-        self._server: Server = server
-        self._listener: Listener = listener
-        self._since: float = server.deadlines.now
+        self._host: Host = host
+        self._transport: asyncio.Transport | None = transport
+        self._engine: ssl.SSLObject = engine
+        self._incoming: ssl.MemoryBIO = incoming
+        self._outgoing: ssl.MemoryBIO = outgoing
         self._inner: Any = None
-        self._incoming: ssl.MemoryBIO = ssl.MemoryBIO()
-        self._outgoing: ssl.MemoryBIO = ssl.MemoryBIO()
-        assert server.credentials is not None
-        self._engine: ssl.SSLObject = server.credentials.engine(self._incoming, self._outgoing)
-        self._put = self._incoming.write
-        self._take = self._outgoing.read
-        self._decrypt = self._engine.read
-        self._encrypt = self._engine.write
-        self._transport: asyncio.Transport | None = None
+        self._put = incoming.write
+        self._take = outgoing.read
+        self._decrypt = engine.read
+        self._encrypt = engine.write
+        self._send = transport.write
+        # How much may be encrypted and written straight away: PIECE; less than nothing where there is more to think of.
+        self._room: int = PIECE
+        # Plaintext that waits for the socket, and what the socket's transport and the protocol above have been told.
+        self._backlog: deque[memoryview] | None = None
+        self._choked: bool = False
+        self._told: bool = False
+        self._paused: bool = False
+        # The client has said that it sends no more; we have.
+        self._ended: bool = False
+        self._shut: bool = False
+        # close() was called; what was written before may still be on its way.
+        self._closing: bool = False
+        transport.set_protocol(self)
 
-    # What the socket's transport calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        server = self._server
-        server.deadlines.file(self, self._since + server.settings.handshake_timeout)
-        server.connection_opened()
+    # Reading: what the socket's transport calls, in order of frequency.
 
     def data_received(self, data: bytes) -> None:
-        self._put(data)
-        if self._inner is None and (not self._shake_hands() or not self._incoming.pending):
+        size = len(data)
+        if size > PIECE:
+            self._receive_much(data)
             return
-        self._read()
+        self._put(data)
+        # What comes in one piece holds less than that: no more is allocated, and nothing is left in the engine.
+        # Another read, only to be told so by an exception, would cost as much as everything else here.
+        if size > RECORD:  # noqa: PLR1730  # perf: min() is a call
+            size = RECORD
+        try:
+            plain = self._decrypt(size)
+        except ssl.SSLError as error:
+            self._look_at(error)
+            return
+        if not plain:
+            self._end()
+            return
+        self._inner.data_received(plain)
+        if self._incoming.pending or len(plain) == size:
+            self._read()
 
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received() if self._inner is not None else False
+    def eof_received(self) -> bool:
+        """The client's FIN.
+
+        Without a close_notify before it somebody may have cut the connection. HTTP says itself whether a request is
+        complete, so that does no harm, and clients do it (RFC 9112 9.8).
+        """
+        self._end()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self._inner is not None:
-            self._inner.connection_lost(exc)
-        else:
-            self._server.deadlines.forget(self)
-            self._server.connection_closed()
+        self._close_all()
+        self._host.deadlines.forget(self)
+        self._inner.connection_lost(exc)
 
-    def pause_writing(self) -> None:
-        if self._inner is not None:
-            self._inner.pause_writing()
+    def read_on(self) -> None:
+        """Pass on what has come already."""
+        if self._incoming.pending or self._engine.pending():
+            self._read()
 
-    def resume_writing(self) -> None:
-        if self._inner is not None:
-            self._inner.resume_writing()
-
-    # The handshake.
-
-    def look(self, now: float) -> None:
-        """Give up if the time is up."""
-        due = self._since + self._server.settings.handshake_timeout
-        if now < due:
-            self._server.deadlines.file(self, due)
-        else:
-            self.abort()
-
-    def _shake_hands(self) -> bool:
-        try:
-            self._engine.do_handshake()
-        except ssl.SSLWantReadError:
-            self._flush()
-            return False
-        except ssl.SSLError as error:
-            self._flush()
-            log.debug("TLS handshake failed: %s", error)
-            self._server.deadlines.forget(self)
-            if self._transport is not None:
-                self._transport.close()
-            return False
-        self._flush()
-        transport = self._transport
-        if transport is None:
-            return False
-        self._server.deadlines.forget(self)
-        found = peer_of(transport, self._listener)
-        self._peer = Peer(found.client, found.local, "https")
-        connection = Connection(self._server, self._listener)
-        self._inner = connection
-        connection.take_over(self, self._peer)
-        return True
-
-    def _flush(self) -> None:
-        if self._outgoing.pending and self._transport is not None:
-            self._transport.write(self._take())
-
-    # Data.
+    def _receive_much(self, data: bytes) -> None:
+        view = memoryview(data)
+        for begin in range(0, len(view), PIECE):
+            self._put(view[begin : begin + PIECE])
+            if not self._paused:
+                self._read()
 
     def _read(self) -> None:
-        try:
-            while self._transport is not None:
-                data = self._decrypt(RECORD)
-                if not data:
-                    self._inner.eof_received()
-                    return
-                self._inner.data_received(data)
-                if not self._incoming.pending and not self._engine.pending():
-                    return
-        except ssl.SSLWantReadError:
+        """Pass on record by record, until there is no whole one left or whoever reads them wants no more."""
+        incoming, engine = self._incoming, self._engine
+        while not self._paused and not self._closing and not self._ended:
+            try:
+                plain = self._decrypt(RECORD)
+            except ssl.SSLError as error:
+                self._look_at(error)
+                return
+            if not plain:
+                self._end()
+                return
+            self._inner.data_received(plain)
+            if not incoming.pending and not engine.pending():
+                return
+
+    def _look_at(self, error: ssl.SSLError) -> None:
+        """Why there is nothing to read."""
+        if isinstance(error, ssl.SSLWantReadError):
+            # Perhaps a message between records, such as a KeyUpdate, that has to be answered (RFC 8446 4.6.3).
             self._flush()
-        except ssl.SSLError as error:
-            log.debug("TLS: %s", error)
+        elif isinstance(error, ssl.SSLZeroReturnError):
+            # Both have said that they send no more.
+            self._end()
+        else:
+            self._break(error)
+
+    def _end(self) -> None:
+        """The client sends no more: nothing is read any more, but what it waits for still leaves."""
+        transport = self._transport
+        if self._ended or self._closing or transport is None:
+            return
+        self._ended = True
+        if not transport.is_closing():
+            # RFC 8446 6.1: what comes behind a close_notify is ignored.
+            transport.pause_reading()
+        if not self._inner.eof_received():
+            self.close()
+
+    def _break(self, error: ssl.SSLError) -> None:
+        """End a connection on which the client, or somebody between, has sent what cannot be. OpenSSL has the alert."""
+        transport = self._transport
+        if transport is None:
+            return
+        log.debug("%s - TLS: %s", transport.get_extra_info("peername"), error.reason or error)
+        self._flush()
+        self._close_all()
+        deadlines = self._host.deadlines
+        deadlines.file(self, deadlines.now + deadlines.resolution + self._host.settings.write_timeout)
+        transport.close()
+
+    def look(self, now: float) -> None:  # noqa: ARG002  # as all that is filed under a deadline
+        """What was left to send at the end has not been taken in time."""
+        self.abort()
+
+    # Writing.
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if 0 < len(data) <= self._room:
+            try:
+                self._encrypt(data)
+            except ssl.SSLError as error:
+                self._break(error)
+                return
+            self._send(self._take())
+        elif data and not self._shut and not self._closing:
+            self._queue(data)
+
+    def pause_writing(self) -> None:
+        self._choked = True
+        self._tell()
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        if self._backlog:
+            self._pump()
+        self._relieve()
+
+    def _queue(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt as the socket takes it: a large body is neither there twice nor does it hold up everybody else."""
+        if not isinstance(data, bytes):
+            data = bytes(data)  # it may be changed
+        if self._backlog is None:
+            self._backlog = deque()
+        self._backlog.append(memoryview(data))
+        self._room = -1
+        if len(self._backlog) == 1 and not self._choked:
+            self._pump()
+
+    def _pump(self) -> None:
+        backlog = self._backlog
+        assert backlog is not None
+        left = TURN
+        while backlog and not self._choked and left > 0:
+            view = backlog[0]
+            piece = view[:PIECE]
+            if len(piece) < len(view):
+                backlog[0] = view[PIECE:]
+            else:
+                backlog.popleft()
+            try:
+                self._encrypt(piece)
+            except ssl.SSLError as error:
+                self._break(error)
+                return
+            left -= len(piece)
+            self._send(self._take())
+        if not backlog:
+            self._room = PIECE
+            self._finish()
+        else:
+            self._tell()
+            if not self._choked:
+                self._host.loop.call_soon(self._pump_on)
+
+    def _pump_on(self) -> None:
+        if self._backlog and not self._choked:
+            self._pump()
+            self._relieve()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._inner.pause_writing()
+
+    def _relieve(self) -> None:
+        if self._told and not self._choked and not self._backlog:
+            self._told = False
+            self._inner.resume_writing()
+
+    def _flush(self) -> None:
+        """Send what OpenSSL has to say by itself."""
+        if self._outgoing.pending:
+            self._send(self._take())
+
+    # Ending.
+
+    def can_write_eof(self) -> bool:
+        return self._transport is not None and self._transport.can_write_eof()
+
+    def write_eof(self) -> None:
+        """Send close_notify and FIN behind what was written, and go on reading."""
+        if not self._shut and not self._closing:
+            self._shut = True
+            if not self._backlog:
+                self._finish()
+
+    def close(self) -> None:
+        """Send what was written, close_notify and FIN; nothing is read any more."""
+        transport = self._transport
+        if self._closing or transport is None:
+            return
+        self._closing = True
+        if not self._backlog:
+            self._finish()
+        elif not self._ended:
+            transport.pause_reading()
+
+    def abort(self) -> None:
+        transport = self._transport
+        if transport is not None:
+            self._close_all()
+            transport.abort()
+
+    def is_closing(self) -> bool:
+        return self._closing or self._transport is None or self._transport.is_closing()
+
+    def _finish(self) -> None:
+        """All that was written has been encrypted: say that no more comes, if that is so."""
+        transport = self._transport
+        if transport is None or not (self._shut or self._closing):
+            return
+        self._room = -1
+        # Said at most once. It raises, because the client's close_notify has not come, which nobody waits for.
+        with suppress(ssl.SSLError):
+            self._engine.unwrap()
+        self._flush()
+        if self._closing:
+            transport.close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:  # ENOTCONN of shutdown(2): the client has reset the connection, and the loop has yet to say so
             self.abort()
 
-    # What Connection and WebSocket call: a transport.
+    def _close_all(self) -> None:
+        """Nothing is read or written any more."""
+        self._closing = True
+        self._room = -1
+        self._backlog = None
 
-    def write(self, data: Any) -> None:
-        if self._transport is not None and data:
-            self._encrypt(data)
-            self._transport.write(self._take())
+    # What else a transport can.
 
     def set_protocol(self, protocol: Any) -> None:
         self._inner = protocol
@@ -157,39 +373,54 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         return self._inner
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        if name == "ssl_object":
-            return self._engine
-        if name == "sslcontext":
-            return self._engine.context
-        return self._transport.get_extra_info(name, default) if self._transport is not None else default
-
-    def is_closing(self) -> bool:
-        return self._transport is None or self._transport.is_closing()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            with suppress(ssl.SSLError):
-                self._engine.unwrap()
-            self._flush()
-            self._transport.close()
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def can_write_eof(self) -> bool:
-        return False
+        """What asyncio's own TLS answers to, and then what the socket's transport does."""
+        match name:
+            case "ssl_object":
+                return self._engine
+            case "sslcontext":
+                return self._engine.context
+            case "peercert":
+                return self._engine.getpeercert()
+            case "cipher":
+                return self._engine.cipher()
+            case "compression":
+                return self._engine.compression()
+            case _:
+                return self._transport.get_extra_info(name, default) if self._transport is not None else default
 
     def pause_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            if not self._ended and not self._transport.is_closing():
+                self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._transport is not None:
+        if not self._paused:
+            return
+        self._paused = False
+        if self._incoming.pending or self._engine.pending():
+            # Not within this call: it may come from whoever is being told what was read last.
+            self._host.loop.call_soon(self._resume)
+        else:
+            self._resume()
+
+    def _resume(self) -> None:
+        """What came before the pause comes first."""
+        self.read_on()
+        if self._transport is not None and not self._paused and not self._ended and not self.is_closing():
             self._transport.resume_reading()
 
+    def is_reading(self) -> bool:
+        return not self._paused and not self._ended and not self.is_closing()
+
     def get_write_buffer_size(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if self._transport is None:
+            return 0
+        size = self._transport.get_write_buffer_size()
+        return size + sum(map(len, self._backlog)) if self._backlog else size
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._transport.get_write_buffer_limits() if self._transport is not None else (0, 0)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         if self._transport is not None:

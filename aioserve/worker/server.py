@@ -29,6 +29,10 @@ from aioserve.observe.scoreboard import (
     CONNECTIONS,
     CONNECTIONS_LIMIT,
     CONNECTIONS_TOTAL,
+    HANDSHAKES,
+    HANDSHAKES_FAILED,
+    HANDSHAKES_RESUMED,
+    HANDSHAKES_TOTAL,
     HEARTBEAT_NS,
     KTLS_TOTAL,
     LAG_NS,
@@ -66,7 +70,9 @@ if TYPE_CHECKING:
     from aioserve.types import Address, Message, Scope
     from aioserve.worker.evenness import Balance
     from aioserve.worker.gate import HandOn
+    from aioserve.worker.handshakes import Handshakes
     from aioserve.worker.mount import Mount
+    from aioserve.worker.peer import Peer
     from aioserve.worker.settings import Settings
     from aioserve.worker.stealing import Stealing
 
@@ -186,6 +192,12 @@ class Server:
         self.has_left: Callable[[int], bool] = nobody
         #: What connections to https listeners are shown; set before ``start`` if there are any.
         self.credentials: Credentials | None = None
+        #: Those under way on this loop; None without credentials.
+        self.handshakes: Handshakes | None = None
+        #: Takes a connection to an https listener whose first bytes are none of TLS's: called with its transport, the
+        #: listener, who the client is, and these bytes. It is counted: whatever protocol it puts there calls
+        #: ``connection_closed`` when it is lost. None: it is closed.
+        self.plain_on_tls: Callable[[asyncio.Transport, Listener, Peer, bytes], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._beat_due: float = 0.0
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
@@ -480,28 +492,36 @@ class Server:
         cells[WEBSOCKETS_TOTAL] = self.websockets_total
         cells[MESSAGES_RECEIVED] = self.messages_received
         cells[MESSAGES_SENT] = self.messages_sent
+        handshakes = self.handshakes
+        if handshakes is not None:
+            cells[HANDSHAKES] = handshakes.under_way
+            cells[HANDSHAKES_TOTAL] = handshakes.completed
+            cells[HANDSHAKES_RESUMED] = handshakes.resumed
+            cells[HANDSHAKES_FAILED] = handshakes.failed
 
 
 def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
     """What makes the protocol of a new connection."""
     if server.credentials is not None:
-        from aioserve.worker.secure import Secure
+        from aioserve.worker.handshakes import Handshakes
 
-        return functools.partial(Secure, server)
-    if server.settings.proxy_protocol == "off":
-        return functools.partial(Connection, server)
-    from aioserve.worker.preamble import Reception
+        server.handshakes = Handshakes(server)
+    if server.settings.proxy_protocol != "off":
+        from aioserve.worker.preamble import Reception
 
-    return Reception(server).connect
+        return Reception(server).connect
+    if server.handshakes is not None:
+        return server.handshakes.connect
+    return functools.partial(Connection, server)
 
 
-def _attach(server: Server) -> Callable[[Listener], HandOn | None] | None:
-    """What serves connections on their sockets themselves; None: nothing does."""
-    if server.credentials is None or not server.settings.ktls:
-        return None
+def _attach(server: Server) -> Callable[[Listener], HandOn | None]:
+    """What serves the connections of a listener by their sockets; None where the loop's transports do."""
+    if server.handshakes is None or not server.settings.ktls:
+        return lambda _listener: None
     from aioserve.worker.secure_socket import SocketTls
 
-    connect = SocketTls(server, server.credentials).connect
+    connect = SocketTls(server.handshakes).connect
 
     def attach(listener: Listener) -> HandOn | None:
         return connect if listener.scheme == "https" and listener.sock.family != socket.AF_UNIX else None
@@ -512,7 +532,12 @@ def _attach(server: Server) -> Callable[[Listener], HandOn | None] | None:
 def _resolution(settings: Settings) -> float:
     """Seconds between ticks: a fifth of the shortest time limit, so that each is kept to within 20 %."""
     shortest = min(
-        settings.header_timeout, settings.body_timeout, settings.write_timeout, settings.keep_alive_timeout, 2.5
+        settings.header_timeout,
+        settings.body_timeout,
+        settings.write_timeout,
+        settings.keep_alive_timeout,
+        settings.handshake_timeout,
+        2.5,
     )
     return max(min(shortest, *_ws_limits(settings)) / 5, 0.02)
 
