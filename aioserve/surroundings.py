@@ -95,8 +95,8 @@ def choose_ktls(config: Config, look: Callable[[], ktls.Found] = ktls.look) -> C
     log.info("--ktls: Linux %s encrypts what is sent with AES-GCM (%s)", found.release, found.version)
     if not ktls.renews_keys(found.release):
         log.warning(
-            "--ktls: a client of TLS 1.3 that renews its keys (KeyUpdate) loses its connection, because Linux before %d.%d "
-            "cannot follow; browsers and curl do not do it",
+            "--ktls: a client of TLS 1.3 that renews its keys (KeyUpdate) loses its connection, because Linux before "
+            "%d.%d cannot follow; browsers and curl do not do it",
             *ktls.RENEWS_KEYS,
         )
     return config

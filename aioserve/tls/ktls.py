@@ -1,9 +1,9 @@
 """Kernel TLS: whether the kernel of this machine can encrypt what is sent, and whether it does on one connection.
 
 OpenSSL makes the handshake on the socket itself and then gives the kernel its keys (SSL_OP_ENABLE_KTLS): what is
-written from then on, also by sendfile(2), leaves the socket as TLS records. It needs a kernel with the ``tls`` module, an
-OpenSSL from 3.0 on that is built for it, and AES-GCM. What the kernel cannot do on a connection, OpenSSL goes on doing
-in the process, silently.
+written from then on, also by sendfile(2), leaves the socket as TLS records. It needs a kernel with the ``tls`` module,
+an OpenSSL from 3.0 on that is built for it, and AES-GCM. What the kernel cannot do on a connection, OpenSSL goes on
+doing in the process, silently.
 """
 
 from __future__ import annotations

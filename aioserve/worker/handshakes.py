@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from aioserve.accept.base import Listener
     from aioserve.worker.deadlines import Timed
+    from aioserve.worker.secure_socket import SecureSocket
     from aioserve.worker.server import Server
 
     Follow = Callable[[asyncio.Transport, Listener, Peer], None]
@@ -74,6 +75,8 @@ class Handshakes:
         self.completed: int = 0
         self.resumed: int = 0
         self.failed: int = 0
+        #: Of the completed, those whose connections the kernel encrypts what is sent on.
+        self.by_kernel: int = 0
         self._open: OrderedDict[UnderWay, None] = OrderedDict()
         # With fewer places for connections than that, half of them remain for those who are through.
         self._limit: int = min(server.settings.limit_handshakes or 1 << 30, max(server.connection_limit // 2, 1))
@@ -165,13 +168,18 @@ class Handshakes:
 
 @final
 class Handshake(asyncio.Protocol):
-    """One connection whose handshake is not complete yet."""
+    """One connection whose handshake is not complete yet.
+
+    ``on_socket`` is its transport if OpenSSL works on the socket itself: then what was received is OpenSSL's to read,
+    and this is called with nothing.
+    """
 
     __slots__ = (
         "_due",
         "_engine",
         "_incoming",
         "_listener",
+        "_on_socket",
         "_outgoing",
         "_over",
         "_peer",
@@ -182,7 +190,7 @@ class Handshake(asyncio.Protocol):
         "waits_for_client",
     )
 
-    def __init__(self, shared: Handshakes, listener: Listener) -> None:
+    def __init__(self, shared: Handshakes, listener: Listener, on_socket: SecureSocket | None = None) -> None:
         server = shared.server
         self.bucket: set[Timed] | None = None
         self.begun: float = server.loop.time()
@@ -195,7 +203,8 @@ class Handshake(asyncio.Protocol):
         self._incoming: ssl.MemoryBIO = ssl.MemoryBIO()
         self._outgoing: ssl.MemoryBIO = ssl.MemoryBIO()
         # Made when the first byte comes: it is most of what a connection takes.
-        self._engine: ssl.SSLObject | None = None
+        self._engine: ssl.SSLObject | SecureSocket | None = None
+        self._on_socket: SecureSocket | None = on_socket
         self._over: bool = False
         settings = server.settings
         self._due: float = self.begun + (settings.drain_linger if server.draining else settings.handshake_timeout)
@@ -239,7 +248,7 @@ class Handshake(asyncio.Protocol):
                 return
             credentials = self._shared.server.credentials
             assert credentials is not None
-            self._engine = credentials.engine(self._incoming, self._outgoing)
+            self._engine = self._on_socket or credentials.engine(self._incoming, self._outgoing)
         self._incoming.write(data)
         if not self._shared.take_turn(self):
             # What comes meanwhile waits in the kernel.
@@ -316,15 +325,22 @@ class Handshake(asyncio.Protocol):
         if self._outgoing.pending:
             transport.write(self._outgoing.read())
 
-    def _hand_over(self, transport: asyncio.Transport, engine: ssl.SSLObject) -> None:
-        """Put a Secure in this protocol's place. Its count among the server's connections goes with it."""
+    def _hand_over(self, transport: asyncio.Transport, engine: ssl.SSLObject | SecureSocket) -> None:
+        """Put whoever speaks next in this protocol's place, on a Secure unless the transport is as good as one.
+
+        Its count among the server's connections goes with it.
+        """
         shared = self._shared
         shared.complete(self, resumed=bool(engine.session_reused))
         shared.server.deadlines.forget(self)
         peer = self._find_peer(transport)
         peer.scheme = "https"
         self._transport = None
-        secure = Secure(shared.server, transport, engine, self._incoming, self._outgoing)
+        secure = (
+            Secure(shared.server, transport, engine, self._incoming, self._outgoing)
+            if isinstance(engine, ssl.SSLObject)
+            else engine
+        )
         shared.follow(secure, self._listener, peer)
         secure.read_on()
 

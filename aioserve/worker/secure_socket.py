@@ -3,8 +3,8 @@
 ``Secure`` works in memory, on top of the loop's transport; here OpenSSL reads and writes the socket, and this is the
 transport, from the first byte to the last. Until the handshake is complete its protocol is a ``Handshake``, then
 whoever speaks HTTP; to both it is what ``Secure`` would be. Where the kernel was given the key of what is sent
-(``get_extra_info("ktls_send")``), plaintext may also be put into the socket by sendfile(2), once nothing is left in the
-buffer here.
+(``get_extra_info("kernel_tls")``), plaintext may also be put into the socket by sendfile(2), once nothing is left in
+the buffer here.
 
     plain <--the first byte is not a handshake's-- new --OpenSSL has shaken hands--> secured
     secured --write_eof()--> ended: close_notify and FIN are sent, and what still comes is dropped
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import socket
 import ssl
@@ -26,10 +27,11 @@ from aioserve.tls import ktls
 from aioserve.worker.handshakes import Handshake
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aioserve.accept.base import Listener
     from aioserve.tls.credentials import Credentials
     from aioserve.worker.handshakes import Handshakes
-    from aioserve.worker.server import Server
 
 log = logging.getLogger("aioserve")
 
@@ -51,7 +53,6 @@ HANDSHAKE: Final = b"\x16"
 
 # SSLSocket has its own, which refuse flags and forget OpenSSL.
 _recv: Final = socket.socket.recv
-_send: Final = socket.socket.send
 _shutdown: Final = socket.socket.shutdown
 
 
@@ -59,10 +60,11 @@ _shutdown: Final = socket.socket.shutdown
 class SocketTls:
     """What the connections of one server share."""
 
-    def __init__(self, server: Server, handshakes: Handshakes, credentials: Credentials) -> None:
+    def __init__(self, handshakes: Handshakes) -> None:
+        server = handshakes.server
+        assert server.credentials is not None
         self.loop: asyncio.AbstractEventLoop = server.loop
-        self.credentials: Credentials = credentials
-        self._server: Server = server
+        self.credentials: Credentials = server.credentials
         self._handshakes: Handshakes = handshakes
         self._said: bool = False
 
@@ -74,7 +76,7 @@ class SocketTls:
     def settle(self, engine: ssl.SSLSocket) -> bool:
         """After a handshake: whether the kernel encrypts what is sent on this connection."""
         if ktls.sends(engine):
-            self._server.encrypted_by_kernel()
+            self._handshakes.by_kernel += 1
             return True
         cipher = engine.cipher()
         if not self._said and cipher is not None and ktls.OFFLOADED in cipher[0]:
@@ -93,8 +95,9 @@ class SecureSocket(asyncio.Transport):
     """One connection. ``start`` begins."""
 
     __slots__ = (
-        "_buffer", "_closing", "_ended", "_fd", "_high", "_known", "_left", "_loop", "_lost", "_low", "_paused", "_plain",
-        "_protocol", "_quiet", "_secured", "_shared", "_size", "_sock", "_stuck", "_writing", "engine",
+        "_buffer", "_closing", "_ended", "_fd", "_high", "_known", "_left", "_loop", "_lost", "_low", "_paused",
+        "_pending", "_plain", "_protocol", "_quiet", "_receive", "_secured", "_send", "_shared", "_size", "_sock",
+        "_stuck", "_writing", "engine",
     )  # fmt: skip
 
     def __init__(self, shared: SocketTls, sock: socket.socket) -> None:
@@ -110,6 +113,10 @@ class SecureSocket(asyncio.Transport):
         self._sock: socket.socket = sock
         self._fd: int = sock.fileno()
         self._protocol: Any = None
+        # How data leaves and comes: before and without TLS the socket's own ways.
+        self._send: Callable[[memoryview], int] = functools.partial(socket.socket.send, sock)
+        self._receive: Callable[[int], bytes] = sock.recv
+        self._pending: Callable[[], int] = int
         self._plain: bool = False
         self._secured: bool = False
         # What waits for room in the socket.
@@ -154,12 +161,10 @@ class SecureSocket(asyncio.Transport):
 
     def _read(self) -> None:
         """Pass on records."""
-        engine = self.engine
-        assert engine is not None
         left = TURN
         while left > 0 and self._secured and not self._quiet and not self._closing:
             try:
-                data = engine.read(RECORD)
+                data = self._receive(RECORD)
             except ssl.SSLWantReadError:
                 return
             except ssl.SSLWantWriteError:
@@ -175,7 +180,7 @@ class SecureSocket(asyncio.Transport):
             self._protocol.data_received(data)
             # perf: behind a full record there is mostly another one. Behind a request there is none, and to be told so
             # would cost a system call and an exception.
-            if len(data) < RECORD and not engine.pending():
+            if len(data) < RECORD and not self._pending():
                 return
             left -= len(data)
 
@@ -238,11 +243,12 @@ class SecureSocket(asyncio.Transport):
         if self._quiet:
             self._quiet = False
             self._listen()
-            if self._secured and self.engine is not None and self.engine.pending():
+            if self._pending():
                 # Not within this call: it may come from whoever is being told what was read last.
-                self._loop.call_soon(self._read_on)
+                self._loop.call_soon(self.read_on)
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
+        """Read what OpenSSL has already; nothing if reading is paused."""
         if not self._quiet and not self._left and not self._closing:
             self._readable()
 
@@ -254,9 +260,8 @@ class SecureSocket(asyncio.Transport):
     def do_handshake(self) -> None:
         """As OpenSSL does it. A connection that breaks has nothing to be read, until it is lost in the next turn."""
         try:
-            if self.engine is None:
-                self._put_openssl_on()
-            self.engine.do_handshake()
+            engine = self.engine or self._put_openssl_on()
+            engine.do_handshake()
         except ssl.SSLWantWriteError:
             self._stuck = True
             self._await_room()
@@ -267,20 +272,23 @@ class SecureSocket(asyncio.Transport):
             self._fail(error)
             raise ssl.SSLWantReadError from None
         self._secured = True
+        self._send, self._receive, self._pending = engine.send, engine.read, engine.pending
         self._known.update(
-            ssl_object=self.engine,
-            sslcontext=self.engine.context,
-            cipher=self.engine.cipher(),
-            compression=self.engine.compression(),
-            peercert=self.engine.getpeercert(),
-            ktls_send=self._shared.settle(self.engine),
+            ssl_object=engine,
+            sslcontext=engine.context,
+            cipher=engine.cipher(),
+            compression=engine.compression(),
+            peercert=engine.getpeercert(),
+            kernel_tls=self._shared.settle(engine),
         )
 
-    def _put_openssl_on(self) -> None:
+    def _put_openssl_on(self) -> ssl.SSLSocket:
         # If the client has gone, Python closes the descriptor.
         self._loop.remove_reader(self._fd)
-        self.engine = self._sock = self._known["socket"] = self._shared.credentials.engine_on(self._sock)
+        engine = self._shared.credentials.engine_on(self._sock)
+        self.engine = self._sock = self._known["socket"] = engine
         self._listen()
+        return engine
 
     @property
     def session_reused(self) -> bool:
@@ -293,7 +301,7 @@ class SecureSocket(asyncio.Transport):
             return
         if self._secured and not self._buffer and len(data) <= RECORD:
             try:
-                self.engine.send(data)
+                self._send(data)
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 pass
             except OSError as error:
@@ -311,7 +319,7 @@ class SecureSocket(asyncio.Transport):
     def _writable(self) -> None:
         if self._stuck:
             self._stuck = False
-            self._read_on()
+            self.read_on()
         if not self._lost:
             self._flush()
 
@@ -322,7 +330,7 @@ class SecureSocket(asyncio.Transport):
             while buffer:
                 rest = buffer[0]
                 piece = rest[:RECORD]
-                sent = _send(self._sock, piece) if self._plain else self.engine.send(piece)
+                sent = self._send(piece)
                 self._size -= sent
                 if sent == len(rest):
                     buffer.popleft()
@@ -420,7 +428,7 @@ class SecureSocket(asyncio.Transport):
 
     def _said_goodbye(self) -> bool:
         """Send close_notify, once; False if there is no room for it yet."""
-        if self._secured:
+        if self._secured and self.engine is not None:
             try:
                 self.engine.unwrap()
             except ssl.SSLWantWriteError:

@@ -171,7 +171,6 @@ class Server:
         self.streamed: int = 0
         self.websockets: int = 0
         self.websockets_total: int = 0
-        self.ktls_total: int = 0
         self.messages_received: int = 0
         self.messages_sent: int = 0
         #: How often a WebSocket is looked at, in seconds.
@@ -236,11 +235,6 @@ class Server:
             self._look_for_quiet()
         else:
             self._resume_accepting()
-
-    def encrypted_by_kernel(self) -> None:
-        """A connection whose sending the kernel encrypts."""
-        self.ktls_total += 1
-        self._cells[KTLS_TOTAL] = self.ktls_total
 
     def is_full(self) -> bool:
         """Whether no further request may begin; asked when this loop alone has reached ``request_limit``.
@@ -498,6 +492,7 @@ class Server:
             cells[HANDSHAKES_TOTAL] = handshakes.completed
             cells[HANDSHAKES_RESUMED] = handshakes.resumed
             cells[HANDSHAKES_FAILED] = handshakes.failed
+            cells[KTLS_TOTAL] = handshakes.by_kernel
 
 
 def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
