@@ -141,3 +141,17 @@ class FakeTransport(asyncio.Transport):
         """What has been written since the last call."""
         written, self.written = self.written, b""
         return written
+
+
+class OneCertificate:
+    """Credentials that show one certificate on the terms of ``context``."""
+
+    def __init__(self, context, pem=None):
+        self.context = context
+        self.pem = pem
+
+    def engine(self, incoming, outgoing):
+        return self.context.wrap_bio(incoming, outgoing, server_side=True)
+
+    def shown(self, engine):
+        return self.pem

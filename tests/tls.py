@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import ssl
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,79 @@ class Authority:
             key_type=trustme.KeyType.RSA if rsa else trustme.KeyType.ECDSA,
         )
         return Certificate(b"".join(pem.bytes() for pem in leaf.cert_chain_pems), leaf.private_key_pem.bytes())
+
+
+class TlsClient:
+    """A client in memory: what it has to say is had with ``take``, what it is told is given to ``feed``."""
+
+    def __init__(
+        self, context: ssl.SSLContext, name: str = "localhost", *, session: ssl.SSLSession | None = None
+    ) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.engine = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name, session=session)
+        #: It has had the server's close_notify.
+        self.ended = False
+
+    def shake_hands(self) -> bool:
+        """Go on as far as what it was told allows; whether the handshake is complete."""
+        try:
+            self.engine.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def feed(self, data: bytes) -> None:
+        self._incoming.write(data)
+
+    def take(self) -> bytes:
+        return self._outgoing.read()
+
+    def write(self, data: bytes) -> bytes:
+        """Ciphertext of ``data``."""
+        self.engine.write(data)
+        return self.take()
+
+    def read(self) -> bytes:
+        """All that can be read; ``ended`` says whether that is the end. Raises what OpenSSL does."""
+        found = b""
+        try:
+            while data := self.engine.read(65536):
+                found += data
+            self.ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        return found
+
+    def close(self) -> bytes:
+        """Its close_notify."""
+        with suppress(ssl.SSLWantReadError):
+            self.engine.unwrap()
+        return self.take()
+
+
+def shake_hands(server: ssl.SSLContext, client: TlsClient) -> ssl.SSLObject:
+    """Let ``client`` and a server with this context come to terms; the server's side. Raises what OpenSSL does."""
+    return meet(server, client)[0]
+
+
+def meet(server: ssl.SSLContext, client: TlsClient) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+    """The same, and where the server's side reads from and writes to."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    engine = server.wrap_bio(incoming, outgoing, server_side=True)
+    complete = False
+    while not complete:
+        client.shake_hands()
+        incoming.write(client.take())
+        try:
+            engine.do_handshake()
+            complete = True
+        except ssl.SSLWantReadError:
+            pass
+        client.feed(outgoing.read())
+    client.shake_hands()
+    return engine, incoming, outgoing
 
 
 def replace(path: Path, content: bytes) -> Path:

@@ -22,6 +22,7 @@ from collections import OrderedDict, deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol, cast, final
 
+from aioserve.tls import extension
 from aioserve.tls.failures import explain
 from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer, peer_of
@@ -86,6 +87,7 @@ class Handshakes:
         self._announced: bool = False
         self._said: dict[str, float] = {}
         self._silent: dict[str, int] = {}
+        extension.cipher_suites()  # some milliseconds now rather than within the first handshake
 
     def connect(self, listener: Listener) -> Handshake:
         """The protocol of a new connection."""
@@ -280,9 +282,8 @@ class Handshake(asyncio.Protocol):
 
     def give_up(self, reason: str) -> None:
         """Close, because of something that is not the client's last bytes."""
-        if not self._over:
-            self._over = True
-            self._shared.fail(self, self._client, reason)
+        self._over = True
+        self._shared.fail(self, self._client, reason)
         self.abort()
 
     def _time_out(self) -> None:
@@ -335,6 +336,10 @@ class Handshake(asyncio.Protocol):
         shared.server.deadlines.forget(self)
         peer = self._find_peer(transport)
         peer.scheme = "https"
+        credentials = shared.server.credentials
+        assert credentials is not None
+        # Now, which is a hundredth of what the handshake has cost, rather than in each request.
+        peer.extensions = {**(peer.extensions or {}), "tls": extension.of(engine, credentials.shown(engine))}
         self._transport = None
         secure = (
             Secure(shared.server, transport, engine, self._incoming, self._outgoing)

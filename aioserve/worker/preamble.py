@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import ssl
-from functools import cache
 from typing import TYPE_CHECKING, Final, cast, final
 
 from aioserve.errors import PreambleError
 from aioserve.http.forwarded import TrustedProxies
 from aioserve.http.proxy_protocol import Command, Mode, PreambleReader
+from aioserve.tls.extension import cipher_suites, distinguished_name, extension
 from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.waits import Wait
@@ -44,15 +42,6 @@ log = logging.getLogger("aioserve")
 
 #: Seconds between two lines about peers that may not speak for others: a port scan must not fill the log.
 STRANGERS_SECONDS: Final = 60.0
-
-# RFC 4514 2.4: escaped wherever they stand; and at the beginning or the end.
-_SPECIAL: Final = re.compile(r'["+,;<>\\]|^[ #]|(?<=.) $')
-
-#: ASGI has the numbers of the protocol. OpenSSL's names, and Go's.
-_TLS_VERSIONS: Final = {
-    "TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304,
-    "TLS 1.0": 0x0301, "TLS 1.1": 0x0302, "TLS 1.2": 0x0303, "TLS 1.3": 0x0304,
-}  # fmt: skip
 
 
 @final
@@ -223,25 +212,11 @@ def tls_extension(tls: ClientTls) -> dict[str, object]:
     error = None
     if tls.client_presented and not tls.client_verified:
         error = f"the load balancer could not verify it (OpenSSL's result {tls.verify})"
-    return {
-        "server_cert": None,
-        "client_cert_chain": (),
-        "client_cert_name": distinguished(tls.client_name) if tls.client_verified and tls.client_name else None,
-        "client_cert_error": error,
-        "tls_version": _TLS_VERSIONS.get(tls.version),
-        "cipher_suite": cipher_suites().get(tls.cipher),
-    }
-
-
-def distinguished(name: str) -> str:
-    """A Common Name as a distinguished name (RFC 4514), so that no name can pass for several parts of one."""
-    return "CN=" + _SPECIAL.sub(lambda match: "\\" + match[0], name)
-
-
-@cache
-def cipher_suites() -> dict[str, int]:
-    """The registered number of every cipher suite that OpenSSL has a name for."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # A load balancer may allow what this machine would not.
-    context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
-    return {str(cipher["name"]): cipher["id"] & 0xFFFF for cipher in context.get_ciphers()}
+    name = tls.client_name if tls.client_verified else None
+    return extension(
+        server_cert=None,
+        version=tls.version,
+        cipher=tls.cipher,
+        client_name=distinguished_name(((("commonName", name),),)) if name else None,
+        client_error=error,
+    )

@@ -215,8 +215,7 @@ class Secure(asyncio.Transport, asyncio.Protocol):
     def _break(self, error: ssl.SSLError) -> None:
         """End a connection on which the client, or somebody between, has sent what cannot be. OpenSSL has the alert."""
         transport = self._transport
-        if transport is None:
-            return
+        assert transport is not None, "without one nothing is read or written"
         log.debug("%s - TLS: %s", transport.get_extra_info("peername"), error.reason or error)
         self._flush()
         self._close_all()
