@@ -23,6 +23,7 @@ from aioserve.accept.sockets import SocketOptions
 from aioserve.config.addresses import FdAddress, NamedAddress, parse_address
 from aioserve.config.values import AUTO
 from aioserve.errors import BindError, BootError, ConfigError
+from aioserve.master.inspector import in_child
 from aioserve.master.machine import CANNOT_START
 from aioserve.master.notify import EXTEND, PULSE, NotifySocket
 from aioserve.master.upgrade import Origin, inherit
@@ -31,7 +32,9 @@ from aioserve.observe.scoreboard import PID
 from aioserve.supervise import Start, run_hook, supervise
 from aioserve.system import hooks
 from aioserve.system.pidfile import PidFile
+from aioserve.tls import take
 from aioserve.tls.credentials import Credentials
+from aioserve.tls.keeper import Keeper
 from aioserve.version import __version__
 from aioserve.worker.assemble import assemble
 from aioserve.worker.main import run_single
@@ -74,6 +77,7 @@ def run(
     logs.configure(config.log)
     config = surroundings.choose_ktls(surroundings.count_workers(config))
     identity = surroundings.take_identity(config)
+    keeper = keep_certificates(config)
     manager = surroundings.take_manager()
     inherited = predecessor.sockets if predecessor is not None else ()
     acceptor = choose_acceptor(config, surroundings.take_passed(), identity, inherited)
@@ -92,10 +96,10 @@ def run(
         try:
             import_parts(config)
             if config.process.accept == "single":
-                announce(config, acceptor)
+                announce(config, acceptor, keeper)
                 surroundings.settle_in(identity)
-                return run_alone(config, acceptor, manager, scoreboard)
-            announce(config, acceptor)
+                return run_alone(config, acceptor, manager, scoreboard, keeper)
+            announce(config, acceptor, keeper)
             start = Start(
                 origin=origin,
                 reread=reread or (lambda: config),
@@ -104,6 +108,7 @@ def run(
                 pid_file=pid_file,
                 predecessor=predecessor,
                 scoreboard=scoreboard,
+                keeper=keeper,
             )
             return supervise(config, acceptor, start)
         except BootError as error:
@@ -115,6 +120,10 @@ def check(config: Config) -> None:
     """Import all applications, as a worker would. Raises ``BootError`` or ``ConfigError``."""
     surroundings.enter(config)
     check_reload(config)
+    if config.ssl.enabled:
+        keeper = Keeper(config.ssl, take.take(config.ssl))
+        keeper.current.close()
+        keeper.announce()
     hooks.load(config, (*hooks.MASTER, *hooks.WORKER))
     assemble(config)
 
@@ -144,6 +153,15 @@ def check_reload(config: Config) -> None:
         raise ConfigError(
             [f"--reload-dir {name}: there is no such directory; make it, or name another" for name in missing]
         )
+
+
+def keep_certificates(config: Config) -> Keeper | None:
+    """The certificates, if there are any, found good. Raises ``ConfigError`` with all that is wrong with them."""
+    if not config.ssl.enabled:
+        return None
+    # Where there is a master, keys must not be in its memory.
+    look = take.here if config.process.accept == "single" else in_child
+    return Keeper(config.ssl, take.take(config.ssl, look))
 
 
 def choose_acceptor(
@@ -183,7 +201,9 @@ def _names_of(one: Passed) -> set[Address]:
     return {FdAddress(one.fd), NamedAddress(one.name)}
 
 
-def run_alone(config: Config, acceptor: Acceptor, manager: Manager | None, scoreboard: Scoreboard | None) -> int:
+def run_alone(
+    config: Config, acceptor: Acceptor, manager: Manager | None, scoreboard: Scoreboard | None, keeper: Keeper | None
+) -> int:
     """Serve in this process, without a master."""
     mine = hooks.load(config, hooks.WORKER)
     row = scoreboard.row(0, 0) if scoreboard is not None else None
@@ -202,9 +222,15 @@ def run_alone(config: Config, acceptor: Acceptor, manager: Manager | None, score
             notify_stopping(manager)
 
     run_hook(mine, "on_worker_start", slot=0, generation=1)
-    credentials = Credentials(config.ssl) if config.ssl.enabled else None
+    credentials = Credentials(config.ssl, keeper.current) if keeper is not None else None
     return run_single(
-        config, acceptor.listeners(0), row=row, credentials=credentials, on_ready=on_ready, on_stop=on_stop
+        config,
+        acceptor.listeners(0),
+        row=row,
+        credentials=credentials,
+        keeper=keeper,
+        on_ready=on_ready,
+        on_stop=on_stop,
     )
 
 
@@ -229,7 +255,7 @@ def repeat(loop: asyncio.AbstractEventLoop, send: Callable[[str], None], message
     loop.call_later(interval, repeat, loop, send, message, interval)
 
 
-def announce(config: Config, acceptor: Acceptor) -> None:
+def announce(config: Config, acceptor: Acceptor, keeper: Keeper | None) -> None:
     """Say what starts here and where it listens."""
     process = config.process
     count = f"{process.workers} worker{'s' if process.workers > 1 else ''}"
@@ -239,3 +265,5 @@ def announce(config: Config, acceptor: Acceptor) -> None:
     log.info("aioserve %s, pid %d, %s", __version__, os.getpid(), workers)
     for address in acceptor.addresses():
         log.info("listening on %s", address)
+    if keeper is not None:
+        keeper.announce()

@@ -16,7 +16,10 @@ from aioserve.observe.access import open_access_log
 from aioserve.offloading.api import pooled
 from aioserve.offloading.settings import Settings as PoolSettings
 from aioserve.tls.credentials import Credentials
+from aioserve.tls.keeper import Keeper
+from aioserve.tls.take import take
 from aioserve.worker.assemble import assemble
+from aioserve.worker.renewal import Renewal
 from aioserve.worker.serving import Stop, serve_until_stopped
 from aioserve.worker.settings import Settings
 
@@ -30,6 +33,7 @@ NOT_HERE = frozenset((
     "preload", "user", "group", "umask", "chdir", "pid", "timeout_worker",
     "on_master_start", "on_worker_start", "on_worker_ready", "on_worker_exit", "on_reload",
     "limit_max_requests", "limit_max_requests_jitter", "limit_worker_age", "limit_worker_memory",
+    "tls_processes",
     "reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay",
     "log_level", "log_format", "log_config", "log_file", "use_colors",
 ))  # fmt: skip
@@ -85,6 +89,8 @@ async def serve(
         raise ConfigError(["serve() takes a config or single settings, not both"])
     config = surroundings.choose_ktls(config)
     loop = asyncio.get_running_loop()
+    keeper = Keeper(config.ssl, take(config.ssl)) if config.ssl.enabled else None
+    credentials = Credentials(config.ssl, keeper.current) if keeper is not None else None
     applications = assemble(config, app)
     listen = config.listen
     acceptor = Shared(
@@ -95,8 +101,7 @@ async def serve(
     stop = Stop()
     access = open_access_log(config.log, loop)
     watcher = loop.create_task(_forward(shutdown, stop)) if shutdown is not None else None
-
-    credentials = Credentials(config.ssl) if config.ssl.enabled else None
+    renewal = Renewal(keeper, credentials, loop) if keeper is not None and credentials is not None else None
 
     def on_server(server: Server) -> None:
         server.credentials = credentials
@@ -108,7 +113,7 @@ async def serve(
     try:
         async with pooled(PoolSettings.of(config)):
             await serve_until_stopped(
-                Settings.of(config),
+                Settings.of(config, acceptor.listeners(0)),
                 applications,
                 acceptor.listeners(0),
                 backlog=listen.backlog,
@@ -123,6 +128,8 @@ async def serve(
             started.set_exception(error)
         raise
     finally:
+        if renewal is not None:
+            renewal.close()
         if watcher is not None:
             watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):

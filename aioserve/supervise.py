@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final, final
 from aioserve import surroundings
 from aioserve.config.renew import renew
 from aioserve.errors import BootError
+from aioserve.master.certificates import Certificates
 from aioserve.master.events import Role, Say
 from aioserve.master.lateness import Lateness
 from aioserve.master.lender import Lender
@@ -31,8 +33,8 @@ from aioserve.observe import log as logs
 from aioserve.observe.scoreboard import PHASE, SEATS, Phase, Scoreboard
 from aioserve.system import hooks
 from aioserve.system.hooks import Moment
-from aioserve.system.process import end_with_parent, name_process
-from aioserve.tls.credentials import Credentials, make_front
+from aioserve.system.process import end_with_parent, hide, name_process
+from aioserve.tls.credentials import Credentials
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.evenness import Balance
 from aioserve.worker.main import CLEAN, one_loop, run_worker
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from aioserve.system.hooks import Hook
     from aioserve.system.identity import Identity
     from aioserve.system.pidfile import PidFile
+    from aioserve.tls.keeper import Keeper
     from aioserve.worker.applications import Applications
 
 log = logging.getLogger("aioserve")
@@ -85,6 +88,8 @@ class Start:
     predecessor: Predecessor | None = None
     #: One that somebody outside reads, with room enough; None: it makes its own.
     scoreboard: Scoreboard | None = None
+    #: The certificates, if there are any.
+    keeper: Keeper | None = None
 
 
 def supervise(config: Config, acceptor: Acceptor, start: Start) -> int:
@@ -108,8 +113,10 @@ class _Server:
         self._hooks: Final = _load_hooks(config)
         self._workers: list[list[Row]] = []  # both rows of each slot
         self._applications: Final[list[Applications]] = preload(config) if config.process.preload else []
-        #: The keys of session tickets, which every process inherits that is forked from here.
-        self._front: Final = make_front() if config.ssl.enabled else None
+        keeper = start.keeper
+        self._certificates: Final = Certificates(keeper, shows_in(config)) if keeper is not None else None
+        if config.ssl.processes:
+            hide()  # workers, which may be of the same user, are not to open the copies of the keys that are here
         self._body: Final = many_loops if config.process.accept == "threads" else one_loop
 
     def run(self) -> int:
@@ -142,6 +149,7 @@ class _Server:
             predecessor=start.predecessor,
             lender=lender,
             lookout=lookout,
+            certificates=self._certificates,
         ).run()
 
     def _generation(self, config: Config) -> Generation:
@@ -154,6 +162,7 @@ class _Server:
         """Read the configuration again. Raises ``ConfigError``, and then nothing has changed."""
         wanted = surroundings.count_workers(self._start.reread(), accept=self._config.process.accept)
         renewed = renew(self._config, surroundings.choose_ktls(wanted))
+        self._renew_certificates(renewed.config)
         if renewed.config.log != self._config.log:
             logs.configure(renewed.config.log)
             self._give_logs_away(renewed.config)
@@ -164,10 +173,32 @@ class _Server:
             log.warning("the configuration has changed: %s", line)
         return self._generation(renewed.config)
 
+    def _renew_certificates(self, config: Config) -> None:
+        """Look at the files again, also if nobody has changed the settings. Raises ``ConfigError``."""
+        if self._certificates is not None and config.ssl.enabled:
+            self._certificates.reload(config.ssl)
+
+    def _credentials(self, config: Config, birth: Birth) -> Credentials | None:
+        """In a child, before anything of the application's: what it shows in handshakes, if it is one that does."""
+        if self._certificates is None:
+            return None
+        stock = self._certificates.stock(config.ssl)
+        try:
+            if not self._certificates.shows(birth.role):
+                return None
+            return Credentials(config.ssl, stock.chosen, stock.front)
+        except (ssl.SSLError, OSError) as error:
+            raise BootError(f"the certificates cannot be loaded: {error}") from None
+        finally:
+            self._certificates.close()
+            if config.ssl.processes and not self._certificates.shows(birth.role):
+                hide(False)
+
     def _be_child(self, config: Config, birth: Birth) -> int:
         # Until the user is changed, which clears it, and again from then on.
         end_with_parent(self._pid)
         try:
+            credentials = self._credentials(config, birth)
             surroundings.settle_in(self._start.identity)
             end_with_parent(self._pid)
             if birth.role is Role.WATCHER:
@@ -189,7 +220,7 @@ class _Server:
             stealing=self._stealing(config, birth),
             has_left=self._has_left,
             balance=self._balance(config, birth),
-            credentials=Credentials(config.ssl, self._front) if config.ssl.enabled else None,
+            credentials=credentials,
             body=self._body,
         )
 
@@ -233,6 +264,11 @@ class _Server:
         if self._start.pid_file is not None:
             observers.append(Namesake(self._start.pid_file))
         return [*observers, TurningPoints(self._hooks, pid=self._pid)]
+
+
+def shows_in(config: Config) -> Callable[[Role], bool]:
+    """Whose children show certificates, and have their keys."""
+    return lambda role: role is Role.WORKER and not config.ssl.processes
 
 
 def policy_of(config: Config, *, linger: float) -> Policy:

@@ -1,10 +1,10 @@
-"""What a child and its master tell each other: a socket pair, four messages and three orders.
+"""What a child and its master tell each other: a socket pair, four messages and four orders.
 
 A child says once that it serves (``ready``) or why it cannot (``failed``, and then it exits); one that watches files
 asks for a reload (``reload``), one that has lived long enough for a successor (``recycle``). The channel is also how a
 child learns that its master is no more: it reads end-of-file. Numbers that change all the time are not sent here, they
-are in the scoreboard. The other way go orders about the sockets of siblings (aioserve.accept.orders), with descriptors
-(SCM_RIGHTS, unix(7)) where a worker has to have a socket that was made after its fork.
+are in the scoreboard. The other way go orders about the sockets of siblings (aioserve.accept.orders) and certificates
+(aioserve.tls.sets), with descriptors (SCM_RIGHTS, unix(7)) of what was made after the fork.
 
 A message is one byte for its kind, four for the length of its body, and the body: a stream, because sequenced packets
 do not exist everywhere (unix(7); macOS has none). An unknown kind is skipped, so a message can be added on one side.
@@ -19,12 +19,14 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never, final
 
-from aioserve.accept.orders import Gone, Lend, Order, Watch
+from aioserve.accept.orders import Gone, Lend, Watch
 from aioserve.accept.sockets import adopt_lent
+from aioserve.tls.sets import Show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from aioserve.accept import orders
     from aioserve.master.events import Role
     from aioserve.observe.scoreboard import Row
 
@@ -40,6 +42,7 @@ _RECYCLE: Final = 4
 _WATCH: Final = 65
 _LEND: Final = 66
 _GONE: Final = 67
+_SHOW: Final = 68
 
 # A traceback of the user's own frames is a few KiB; the end of a longer one is what says why.
 DETAIL_LIMIT: Final = 64 * 1024
@@ -81,6 +84,7 @@ class RecycleMessage:
     reason: str
 
 
+Order: TypeAlias = "orders.Order | Show"
 Message: TypeAlias = ReadyMessage | FailedMessage | ReloadMessage | RecycleMessage
 
 
@@ -148,13 +152,18 @@ class ChildChannel:
                 orders.append(Watch(frozenset(json.loads(body))))
             elif kind == _LEND:
                 slot, speaks = json.loads(body)
-                count = len(speaks)
-                mine, self._descriptors[:] = self._descriptors[:count], self._descriptors[count:]
                 # Fewer have come than were sent if descriptors are short.
-                orders.append(Lend(slot, tuple(map(adopt_lent, mine, speaks))))
+                orders.append(Lend(slot, tuple(map(adopt_lent, self._take(len(speaks)), speaks))))
             elif kind == _GONE:
                 orders.append(Gone(json.loads(body)))
+            elif kind == _SHOW:
+                orders.append(Show(tuple(self._take(json.loads(body)))))
         return orders
+
+    def _take(self, count: int) -> list[int]:
+        """The descriptors of one order."""
+        mine, self._descriptors[:] = self._descriptors[:count], self._descriptors[count:]
+        return mine
 
     def _send(self, kind: int, body: bytes) -> None:
         # A master that has gone, or is stopped in a debugger, cannot be told; end-of-file will say the first.
@@ -201,6 +210,9 @@ class MasterChannel:
                 kind, body = _LEND, json.dumps([order.slot, [one.speaks for one in order.listeners]])
             case Gone():
                 kind, body = _GONE, json.dumps(order.slot)
+            case Show():
+                descriptors = list(order.descriptors)
+                kind, body = _SHOW, json.dumps(len(descriptors))
             case _:
                 assert_never(order)
         message = _HEAD.pack(kind, len(body)) + body.encode()

@@ -70,6 +70,7 @@ class Kin:
     channel: channels.MasterChannel
     row: Row | None = None  # None: it is the new master
     worker: int | None = None  # the slot, if it is a worker
+    role: Role | None = None
 
 
 @final
@@ -221,7 +222,7 @@ class Hands:
         finally:
             theirs.close()
         row.cells[PID] = pid
-        self._kin[pid] = Kin(mine, row, worker)
+        self._kin[pid] = Kin(mine, row, worker, spawn.role)
         self._listen(mine, pid)
         return Spawned(spawn.role, spawn.slot, spawn.seat, pid)
 

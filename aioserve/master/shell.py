@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aioserve.accept.base import Acceptor
+    from aioserve.master.certificates import Certificates
     from aioserve.master.events import Event
     from aioserve.master.hands import Kin
     from aioserve.master.lender import Lender
@@ -84,7 +85,8 @@ class Master:
     ``renew`` reads the configuration for a later one, or raises ``ConfigError`` (without it, nothing changes). ``log``
     writes a line; ``reopen_logs`` opens the master's own log files again. Observers are told of everything and change
     nothing. ``origin`` is how to start a new master, ``predecessor`` the old one, if there is one. ``lender`` and
-    ``lookout`` are observers, too, that know the kin: they let workers accept what waits for others.
+    ``lookout`` are observers, too, that know the kin: they let workers accept what waits for others. So is
+    ``certificates``, which tells them of new ones.
     """
 
     def __init__(
@@ -102,13 +104,16 @@ class Master:
         predecessor: upgrade.Predecessor | None = None,
         lender: Lender | None = None,
         lookout: Lookout | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._machine: Final = machine
         self._log: Final = log
         self._reopen_logs: Final = reopen_logs
         self._lender: Final = lender
         self._lookout: Final = lookout
-        self._observers: Final = tuple(one for one in (lender, lookout, *observers) if one is not None)
+        self._certificates: Final = certificates
+        own = (lender, lookout, certificates)
+        self._observers: Final = tuple(one for one in (*own, *observers) if one is not None)
         self._selector: Final = selectors.DefaultSelector()
         self._kin: Final[dict[int, Kin]] = {}
         self._hands: Final = Hands(
@@ -146,6 +151,8 @@ class Master:
             self._lender.join(self._kin)
         if self._lookout is not None:
             self._lookout.join(self._selector, self._kin)
+        if self._certificates is not None:
+            self._certificates.join(self._kin)
         try:
             self._dispatch(Started())
             while self._status is None:

@@ -16,6 +16,7 @@ MOST_DESCRIPTORS: Final = 1 << 20
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 
 
@@ -50,6 +51,17 @@ def end_with_parent(parent: int, number: int = signal.SIGTERM) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def hide(hidden: bool = True) -> None:
+    """Keep what this process has from others of its user: they may not trace it, nor open what it has open.
+
+    That is what protects keys from the application's processes where all have one user (proc(5), /proc/pid/fd;
+    ptrace(2)); no core is dumped either. Children inherit it, and those that are to be seen say ``hide(False)``. Linux
+    only; elsewhere nobody opens another process's descriptors by a path.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(not hidden), 0, 0, 0)
 
 
 def resident_bytes() -> int:

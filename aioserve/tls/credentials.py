@@ -1,10 +1,16 @@
-"""What a process shows in TLS handshakes, and the terms on which it speaks.
+"""What a process shows in TLS handshakes, chosen anew for each of them.
 
 Two kinds of context. The *front* is the one that every handshake begins with. It has the terms (versions, ciphers,
 ALPN) and the keys of session tickets, and no certificate: it is made once, by whoever forks, so that all processes
-decrypt each other's tickets, also those that are forked later. A *leaf* has one certificate with its key; the
-front's SNI callback, which OpenSSL calls for every handshake, chooses it. New certificates are new leaves: who has
-begun with an old one is not disturbed, and tickets stay good.
+decrypt each other's tickets, also those that are forked later. A *leaf* has one certificate with its key, or one for
+each kind of key; the front's SNI callback, which OpenSSL calls for every handshake, chooses it. New certificates are
+new leaves: who has begun with an old one is not disturbed, and tickets stay good.
+
+Tickets stay good too long in one case: a client that was let in by an authority that is trusted no more would come back
+with its ticket, and is not verified again. So when the authorities change there is a new front, with new keys. Only the
+processes that are forked afterwards have these in common; until then each resumes its own sessions.
+
+Several loops in threads share one of these: what a handshake reads is one reference, which ``replace`` changes at once.
 """
 
 from __future__ import annotations
@@ -12,13 +18,14 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final, final
 
-from aioserve.tls import ktls
+from aioserve.tls import terms
+from aioserve.tls.names import Names
 
 if TYPE_CHECKING:
     from aioserve.config.tree import Ssl
-
-#: RFC 7301: what is spoken behind the handshake.
-PROTOCOLS: Final = ("http/1.1",)
+    from aioserve.tls.material import Loadable, Material
+    from aioserve.tls.names import Shown
+    from aioserve.tls.sets import CertificateSet
 
 
 def make_front() -> ssl.SSLContext:
@@ -26,25 +33,53 @@ def make_front() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
 
+class Leaf(ssl.SSLContext):
+    """Has a certificate, or several with keys of different kinds: ``pems``, by kind. ``digest`` says which they are."""
+
+    digest: str
+    pems: dict[str, str]
+
+
+@final
+class _Choice:
+    """The leaves of one set; those of ``before`` that hold the same are taken over."""
+
+    __slots__ = ("_leaves", "_names", "authorities", "until")
+
+    def __init__(self, chosen: CertificateSet, settings: Ssl, before: _Choice | None = None) -> None:
+        report = chosen.report
+        self.until: Final = report.until
+        self.authorities: Final = report.authorities
+        self._names: Final = Names(report.certificates)
+        known: dict[str, Leaf] = {}
+        if before is not None and before.authorities == self.authorities:
+            known = {leaf.digest: leaf for leaf in before._leaves.values()}
+        self._leaves: Final[dict[Shown, Leaf]] = {}
+        for shown in sorted(self._names.sets):
+            digest = " ".join(report.certificates[place].digest for place in shown)
+            self._leaves[shown] = known.get(digest) or _load(chosen, shown, digest, settings)
+
+    def leaf(self, name: str | None) -> Leaf:
+        return self._leaves[self._names.choose(name)]
+
+
 @final
 class Credentials:
     """One per process. ``front`` is what the process that forked it has made; the terms are set on it here.
 
-    Raises ``ConfigError`` for files that cannot be used.
+    Raises ``ConfigError`` for terms, and ``ssl.SSLError`` or ``OSError`` for a set, that cannot be used. The set may be
+    closed afterwards.
     """
 
-    def __init__(self, settings: Ssl, front: ssl.SSLContext | None = None) -> None:
-        self._front: Final = front or make_front()
+    def __init__(self, settings: Ssl, chosen: CertificateSet, front: ssl.SSLContext | None = None) -> None:
         self._settings: Final = settings
-        self._shown: Final[dict[ssl.SSLContext, str]] = {}
-        leaf = self._context(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-        leaf.load_cert_chain(settings.certfile[0], settings.keyfile[0] if settings.keyfile else None)
-        self._leaf = leaf
-        self._context(self._front)
-        self._front.sni_callback = self._choose
-        if settings.ktls:
-            # A connection has the options of the context that it has begun with, whatever leaf is chosen.
-            self._front.options |= ktls.OPTION
+        self._choice = _Choice(chosen, settings)
+        self._front = self._prepare(front or make_front())
+
+    @property
+    def until(self) -> int:
+        """When the first of the certificates expires, in seconds since 1970."""
+        return max(0, int(self._choice.until))
 
     def engine(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
         """The server's side of one connection, reading ciphertext from ``incoming`` and writing it to ``outgoing``."""
@@ -52,15 +87,55 @@ class Credentials:
 
     def engine_on(self, sock: object) -> ssl.SSLSocket:
         """The same on a socket itself, which does not block: what kernel TLS needs."""
-        return self._front.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)  # type: ignore[arg-type]
+        return self._front.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)  # type: ignore[arg-type] # any socket
+
+    def replace(self, chosen: CertificateSet) -> None:
+        """Show these from the next handshake on. Raises as the beginning does, and then nothing has changed."""
+        before = self._choice
+        choice = _Choice(chosen, self._settings, before)
+        # A handshake that is under way has the old front and the new leaf, which it may have.
+        self._choice = choice
+        if choice.authorities != before.authorities:
+            self._front = self._prepare(make_front())
 
     def shown(self, engine: ssl.SSLObject | ssl.SSLSocket) -> str | None:
-        """The certificate that the client was shown, as PEM."""
-        return self._shown.get(engine.context)
+        """The certificate that the client was shown, as PEM; None where OpenSSL does not tell which of several."""
+        leaf = engine.context
+        assert isinstance(leaf, Leaf), "to be asked after the handshake"
+        if len(leaf.pems) == 1:
+            return next(iter(leaf.pems.values()))
+        cipher = engine.cipher()
+        suite = cipher[0] if cipher is not None else ""
+        return next((pem for kind, pem in leaf.pems.items() if f"-{kind}-" in suite), None)
 
-    def _context(self, context: ssl.SSLContext) -> ssl.SSLContext:
-        context.set_alpn_protocols(list(PROTOCOLS))
-        return context
+    def _prepare(self, front: ssl.SSLContext) -> ssl.SSLContext:
+        terms.apply(self._settings, front)
+        front.sni_callback = self._choose
+        return front
 
-    def _choose(self, engine: ssl.SSLObject, _name: str | None, _front: ssl.SSLContext) -> None:
-        engine.context = self._leaf
+    def _choose(self, engine: ssl.SSLObject, name: str | None, _front: ssl.SSLContext) -> None:
+        engine.context = self._choice.leaf(name)
+
+
+def _load(chosen: CertificateSet, shown: Shown, digest: str, settings: Ssl) -> Leaf:
+    """A leaf with the certificates of these places."""
+    leaf = Leaf(ssl.PROTOCOL_TLS_SERVER)
+    terms.apply(settings, leaf)
+    leaf.digest = digest
+    leaf.pems = {}
+    material = chosen.material
+    for place in shown:
+        load(leaf, material, material.pairs[place])
+        certificate = chosen.report.certificates[place]
+        leaf.pems[certificate.kind] = certificate.pem
+    if material.authorities is not None:
+        leaf.load_verify_locations(cadata=material.read(material.authorities).decode("latin-1"))
+    return leaf
+
+
+def load(context: ssl.SSLContext, material: Material, pair: Loadable) -> None:
+    """Load a certificate with its chain and its key."""
+    # Two sources, also if they are the same: a path is read once. A password callback, always: without one OpenSSL asks
+    # whoever sits at the terminal.
+    with material.opened(pair.certificate, pair.key) as (certificate, key):
+        context.load_cert_chain(certificate, key, password=lambda: material.password)

@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
-from aioserve.config.tree import Listen, settings
+from aioserve.config.tree import Listen, Ssl, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -179,6 +179,11 @@ def prepare(config: Config) -> tuple[Config, list[str]]:
     if proxy.protocol != "off":
         notes.append("connections do not begin with a header of the PROXY protocol (--proxy-protocol)")
         proxy = dataclasses.replace(proxy, protocol="off")
+    if config.ssl.enabled:
+        notes.append(
+            "plain HTTP is measured, and the application is told http: what TLS costs comes on top of every candidate "
+            "(--ssl-certfile, -certdir)"
+        )
     if config.reload.enabled:
         notes.append("files are not watched (--reload)")
     if config.log.access_file or config.log.file:
@@ -192,6 +197,7 @@ def prepare(config: Config) -> tuple[Config, list[str]]:
         config,
         limit=limit,
         proxy=proxy,
+        ssl=Ssl(),
         # Not the user's address, file or user's log: a server that runs there must not notice.
         listen=dataclasses.replace(config.listen, host=HOST, bind=(), uds="", fd=None),
         process=dataclasses.replace(config.process, pid=""),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from aioserve.accept.base import Listener
     from aioserve.http.head import Head
+    from aioserve.http.server_fields import ServerFields
     from aioserve.types import Header
     from aioserve.worker.deadlines import Timed
     from aioserve.worker.server import Server
@@ -50,6 +51,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_discarded",
+        "_fields",
         "_listener",
         "_paused",
         "_peer",
@@ -80,6 +82,7 @@ class Connection(asyncio.Protocol):
         #: Who has taken this connection's place at the transport.
         self.successor: WebSocket | None = None
         self._listener: Listener = listener
+        self._fields: ServerFields = server.fields
         # Asked for when the first request comes.
         self._peer: Peer | None = None
         self._transport: asyncio.Transport | None = None
@@ -106,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._peer = peer
         server = self.server
+        self._fields = server.fields_for(peer)
         server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
@@ -195,7 +199,7 @@ class Connection(asyncio.Protocol):
             self._upgrade(transport, peer, head, scope)
             return
         mount = server.enter(scope)
-        writer = ResponseWriter(server.fields, head)
+        writer = ResponseWriter(self._fields, head)
         logged = server.access is not None
         # libuv's clock stands still within a turn of the loop, so the log has another one; both are monotonic.
         started = perf_counter() if logged else server.deadlines.now
@@ -459,7 +463,7 @@ class Connection(asyncio.Protocol):
             cycle.writer.status = status
             head_request = cycle.scope["method"] == "HEAD"
             self._release(cycle, gone=True)
-        self.write(plain_response(status, text, self.server.fields, head_request=head_request))
+        self.write(plain_response(status, text, self._fields, head_request=head_request))
         self._linger()
 
     def _linger(self) -> None:

@@ -19,12 +19,14 @@ from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
 from aioserve.offloading.api import pooled
 from aioserve.offloading.settings import Settings as PoolSettings
+from aioserve.tls.sets import Show
 from aioserve.worker.assemble import assemble_all
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.gate import nobody
 from aioserve.worker.gil import say_shortfall
 from aioserve.worker.loops import new_loop
 from aioserve.worker.recycling import Recycling
+from aioserve.worker.renewal import Renewal, publish, show
 from aioserve.worker.serving import Stop
 from aioserve.worker.settings import Settings
 from aioserve.worker.station import Station
@@ -32,11 +34,12 @@ from aioserve.worker.station import Station
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from aioserve.accept import orders
     from aioserve.accept.base import Source
-    from aioserve.accept.orders import Order
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
     from aioserve.tls.credentials import Credentials
+    from aioserve.tls.keeper import Keeper
     from aioserve.worker.applications import Applications
     from aioserve.worker.evenness import Balance
     from aioserve.worker.server import Server
@@ -54,7 +57,7 @@ class Reporter(Protocol):
     def ready(self) -> None: ...
     def failed(self, message: str, detail: str = "") -> None: ...
     def recycle(self, reason: str) -> None: ...
-    def hear(self) -> tuple[list[Order], bool]: ...
+    def hear(self) -> tuple[list[orders.Order | Show], bool]: ...
     def fileno(self) -> int: ...
 
 
@@ -105,7 +108,7 @@ async def one_loop(work: Work) -> int:
     loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
     async with pooled(PoolSettings.of(work.config), work.row.cells if work.row is not None else None):
         await station.serve(
-            Settings.of(work.config),
+            Settings.of(work.config, work.listeners),
             work.applications[0],
             work.listeners,
             row=work.row,
@@ -138,9 +141,11 @@ def run_worker(
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
         def hear() -> None:
-            orders, is_there = reporter.hear()
-            if stealing is not None:
-                for order in orders:
+            heard, is_there = reporter.hear()
+            for order in heard:
+                if isinstance(order, Show):
+                    show(order, credentials, row.cells)
+                elif stealing is not None:
                     stealing.obey(order)
             if not is_there:
                 loop.remove_reader(reporter.fileno())
@@ -157,6 +162,7 @@ def run_worker(
 
     try:
         watch_for_faults()
+        publish(credentials, row.cells)
         imported = applications or assemble_all(config)
         if row.slot == 0:  # one for all
             say_shortfall(len(imported))
@@ -183,10 +189,14 @@ def run_single(
     *,
     row: Row | None,
     credentials: Credentials | None = None,
+    keeper: Keeper | None = None,
     on_ready: Callable[[], None],
     on_stop: Callable[[], None],
 ) -> int:
-    """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status."""
+    """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status.
+
+    ``keeper`` looks at the files of the ``credentials``.
+    """
     early = Early()
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
@@ -202,6 +212,8 @@ def run_single(
             loop.add_signal_handler(
                 number, log.warning, "%s: there is one process and no master, which could have more", number.name
             )
+        if keeper is not None and credentials is not None:
+            Renewal(keeper, credentials, loop, row.cells if row is not None else None)
         if early.settle():
             stop.gracefully()
 

@@ -26,8 +26,8 @@ from aioserve.errors import PreambleError
 from aioserve.http.forwarded import TrustedProxies
 from aioserve.http.proxy_protocol import Command, Mode, PreambleReader
 from aioserve.tls.extension import cipher_suites, distinguished_name, extension
-from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer, peer_of
+from aioserve.worker.speakers import speaker
 from aioserve.worker.waits import Wait
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Introduction(asyncio.Protocol):
             self.abort()
 
     def _hand_over(self, transport: asyncio.Transport, preamble: Preamble) -> None:
-        """Put a Connection, or a TLS handshake, in this protocol's place.
+        """Put who speaks at this listener in this protocol's place.
 
         Its count among the server's connections goes with it.
         """
@@ -180,8 +180,7 @@ class Introduction(asyncio.Protocol):
             extensions=extensions(preamble.facts),
             anonymous=client is None and preamble.command is Command.PROXY,
         )
-        secured = server.handshakes
-        following = Connection(server, self._listener) if secured is None else secured.connect(self._listener)
+        following = speaker(server, self._listener)
         following.take_over(transport, peer)
         transport.set_protocol(following)
         if self._reader.rest:

@@ -151,8 +151,11 @@ class Server:
         self.context: contextvars.Context = contextvars.copy_context()
         self.limits = settings.limits
         self.parsers: ParserPool = ParserPool(find_parser(settings.parser))
-        self.fields: ServerFields = ServerFields(
-            server=b"aioserve" if settings.server_header else None, extra=list(settings.extra_headers)
+        name, extra = b"aioserve" if settings.server_header else None, list(settings.extra_headers)
+        self.fields: ServerFields = ServerFields(server=name, extra=extra)
+        #: The same on connections with TLS.
+        self.secure_fields: ServerFields = (
+            ServerFields(server=name, extra=extra, hsts=settings.hsts) if settings.hsts else self.fields
         )
         #: What every HTTP scope says under "extensions" (ASGI, Extensions). Each request has a copy, but the empty
         #: dicts in it are everybody's: five new ones were 4 % of the instructions of a plain request.
@@ -243,6 +246,10 @@ class Server:
         """
         requests = self.requests + sum(sibling.requests for sibling in self._siblings)
         return requests >= self.settings.limit_concurrency
+
+    def fields_for(self, peer: Peer) -> ServerFields:
+        """What the server adds to responses to ``peer``."""
+        return self.secure_fields if peer.scheme == "https" else self.fields
 
     def trusts(self, client: Address | None) -> bool:
         """Whether what ``client`` (None: a unix peer) says of the client behind it counts."""
@@ -347,7 +354,7 @@ class Server:
 
         ``take_queue``: what waits in the kernel's queues is served, too. ``quiet`` is set when all have gone.
         """
-        self.fields.closing = True
+        self.fields.closing = self.secure_fields.closing = True
         linger = self.settings.drain_linger
         self.waits[Wait.FIRST] = min(self.waits[Wait.FIRST], linger)
         self.waits[Wait.IDLE] = min(self.waits[Wait.IDLE], linger)
@@ -455,7 +462,10 @@ class Server:
         cells[LAG_WORST_NS] = int(self._lag.add(now, late) * 1e9)
         self._publish()
         if self.settings.date_header:
-            self.fields.set_date(formatdate(usegmt=True).encode())
+            date = formatdate(usegmt=True).encode()
+            self.fields.set_date(date)
+            if self.secure_fields is not self.fields:
+                self.secure_fields.set_date(date)
         if self.rejected != self._rejected_said:
             log.warning(
                 "%d requests were answered with 503: the limit on concurrency is reached",
@@ -499,15 +509,19 @@ def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
     """What makes the protocol of a new connection."""
     if server.credentials is not None:
         from aioserve.worker.handshakes import Handshakes
+        from aioserve.worker.redirect import answer_plain
 
         server.handshakes = Handshakes(server)
+        server.plain_on_tls = functools.partial(answer_plain, server)
     if server.settings.proxy_protocol != "off":
         from aioserve.worker.preamble import Reception
 
         return Reception(server).connect
-    if server.handshakes is not None:
-        return server.handshakes.connect
-    return functools.partial(Connection, server)
+    if server.handshakes is None and not server.settings.redirects:
+        return functools.partial(Connection, server)
+    from aioserve.worker.speakers import speaker
+
+    return functools.partial(speaker, server)
 
 
 def _attach(server: Server) -> Callable[[Listener], HandOn | None]:

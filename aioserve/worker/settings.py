@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Final, final
 
+from aioserve.accept.base import Feed
+from aioserve.config.addresses import TcpAddress
 from aioserve.config.values import split_header
+from aioserve.http.location import HTTPS_PORT
 from aioserve.http.reader import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aioserve.accept.base import Source
     from aioserve.config.tree import Config
 
 #: A connection is left alone for this long after its last request once the worker drains: a client that sends request
@@ -56,8 +62,15 @@ class Settings:
     ws_idle_timeout: float = 0.0
     ws_handshake_timeout: float = 30.0
 
+    #: There are listeners for plain HTTP that is redirected, and the port of TLS where it is redirected to.
+    redirects: bool = False
+    redirect_port: int = HTTPS_PORT
+    #: The value of Strict-Transport-Security, or nothing.
+    hsts: bytes = b""
+
     @staticmethod
-    def of(config: Config) -> Settings:
+    def of(config: Config, sources: Iterable[Source] = ()) -> Settings:
+        """``sources`` are what the process accepts from."""
         limit, timeout, http = config.limit, config.timeout, config.http
         return Settings(
             limits=Limits(
@@ -92,6 +105,9 @@ class Settings:
             handshake_timeout=timeout.handshake,
             limit_handshakes=limit.handshakes,
             ktls=config.ssl.ktls,
+            redirects=bool(config.ssl.redirect),
+            redirect_port=config.ssl.redirect_port or _port_of_tls(config, sources),
+            hsts=config.ssl.hsts.encode("ascii"),
             ws=config.ws.mode != "none",
             ws_max_size=config.ws.max_size,
             ws_max_queue=config.ws.max_queue,
@@ -101,3 +117,15 @@ class Settings:
             ws_idle_timeout=config.ws.idle_timeout,
             ws_handshake_timeout=config.ws.handshake_timeout,
         )
+
+
+def _port_of_tls(config: Config, sources: Iterable[Source]) -> int:
+    """The port of the first listener that speaks TLS: here, else in another process, as the configuration has it."""
+    for source in sources:
+        for listener in source.listeners if isinstance(source, Feed) else (source,):
+            if listener.scheme == "https" and listener.port is not None:
+                return listener.port
+    for address in config.addresses():
+        if address.speaks == "https" and isinstance(address, TcpAddress) and address.port:
+            return address.port
+    return HTTPS_PORT

@@ -82,7 +82,7 @@ class _Threads:
         self._row: Final = work.row
         self._recycle: Final = work.recycle
         self._loop: Final = asyncio.get_running_loop()
-        self._settings: Final = Settings.of(work.config)
+        self._settings: Final = Settings.of(work.config, work.listeners)
         # A stop is announced once for all, by the main thread.
         settings = dataclasses.replace(self._settings, drain_delay=0.0)
         count = len(work.applications)

@@ -35,6 +35,7 @@ from aioserve.worker.ws_cycle import ASKED, CLOSING, OPEN, OVER, Stage, WebSocke
 
 if TYPE_CHECKING:
     from aioserve.http.head import Head
+    from aioserve.http.server_fields import ServerFields
     from aioserve.http.ws_handshake import Offer
     from aioserve.types import Scope
     from aioserve.worker.deadlines import Timed
@@ -71,6 +72,7 @@ class WebSocket(asyncio.Protocol):
         "_transport",
         "bucket",
         "cycle",
+        "fields",
         "peer",
         "server",
         "stage",
@@ -85,6 +87,7 @@ class WebSocket(asyncio.Protocol):
         now = server.deadlines.now
         self.server: Server = server
         self.peer: Peer = peer
+        self.fields: ServerFields = server.fields_for(peer)
         self.stage: Stage = ASKED
         self.stream: FrameStream = FrameStream(settings.ws_max_size, settings.ws_max_queue)
         self.cycle: WebSocketCycle = WebSocketCycle(self, server.enter(scope), scope, head, offer)
@@ -181,7 +184,7 @@ class WebSocket(asyncio.Protocol):
     def answer(self, status: int, text: str) -> None:
         """Refuse the handshake with a response of the server's own."""
         self.cycle.status = status
-        self._write(plain_response(status, text, self.server.fields))
+        self._write(plain_response(status, text, self.fields))
         self._part_after_response()
 
     def deny(self, data: bytes, *, complete: bool) -> None:

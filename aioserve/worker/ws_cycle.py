@@ -241,14 +241,14 @@ class WebSocketCycle:
     def _answer(self, kind: str, message: Message) -> None:
         wire = self.wire
         if kind == "websocket.accept":
-            data = accepted(self.offer, message.get("subprotocol"), message.get("headers") or (), wire.server.fields)
+            data = accepted(self.offer, message.get("subprotocol"), message.get("headers") or (), wire.fields)
             self.status = 101
             self.first_byte = perf_counter()
             wire.accept(data)
         elif kind == "websocket.close":
             wire.answer(403, "Forbidden")
         elif kind == "websocket.http.response.start":
-            writer = ResponseWriter(wire.server.fields, self.head)
+            writer = ResponseWriter(wire.fields, self.head)
             writer.keep_alive = False
             _write(writer, {"type": "http.response.start", **_part(message, "status", "headers")})
             self._writer = writer

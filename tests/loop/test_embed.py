@@ -12,6 +12,7 @@ import pytest
 
 import aioserve
 from aioserve.testing import serving
+from tests.tls import Authority
 
 
 async def hello(scope, receive, send):
@@ -162,3 +163,40 @@ def test_connections_over_the_limit_wait_until_one_closes():
         second.settimeout(10)
         assert b"/second" in second.recv(1000)
         second.close()
+
+
+async def test_with_a_certificate_the_url_is_https(tmp_path):
+    authority = Authority()
+    certfile, keyfile = authority.server().write(tmp_path)
+    shutdown, started = asyncio.Event(), asyncio.get_running_loop().create_future()
+    task = asyncio.ensure_future(
+        aioserve.serve(
+            hello,
+            bind=["127.0.0.1:0"],
+            ssl_certfile=[certfile],
+            ssl_keyfile=[keyfile],
+            ssl_redirect=["127.0.0.2:0"],
+            ssl_hsts="max-age=60",
+            access_log=False,
+            shutdown=shutdown,
+            started=started,
+        )
+    )
+    running = await asyncio.wait_for(started, 10)
+    secure, redirect = running.addresses
+    assert running.url == secure == f"https://127.0.0.1:{running.port}"
+    async with httpx.AsyncClient(verify=authority.client_context(), trust_env=False) as client:
+        response = await client.get(f"{secure}/x")
+        assert (response.text, response.headers["strict-transport-security"]) == ("/x", "max-age=60")
+        moved = await client.get(f"{redirect}/x")
+        assert moved.headers["location"] == f"https://127.0.0.2:{running.port}/x"
+    shutdown.set()
+    await asyncio.wait_for(task, 10)
+
+
+def test_a_server_for_tests_may_speak_tls(tmp_path):
+    authority = Authority()
+    certfile, keyfile = authority.server().write(tmp_path)
+    with serving(hello, ssl_certfile=[certfile], ssl_keyfile=[keyfile]) as running:
+        assert running.url == f"https://127.0.0.1:{running.port}"
+        assert httpx.get(running.url + "/y", verify=authority.client_context(), trust_env=False).text == "/y"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aioserve.config.load import from_settings
+from aioserve.config.tree import Ssl
 from aioserve.tune.plan import (
     BUDGET,
     PATTERNS,
@@ -167,6 +168,17 @@ def test_hooks_run_and_that_is_said():
     prepared, said = prepare(config)
     assert prepared.hooks == config.hooks
     assert said == ["your hooks run whenever a candidate starts or stops (--on-...)"]
+
+
+def test_tls_is_left_out_and_said():
+    config = from_settings(
+        app="shop:app", ssl_certfile=["a"], ssl_redirect=[":80"], tls_processes=2, bind=["https://:1"]
+    )
+    prepared, (said,) = prepare(config)
+    assert said.startswith("plain HTTP is measured, and the application is told http")
+    assert prepared.ssl == Ssl()
+    assert [str(address) for address in prepared.addresses()] == ["127.0.0.1:8000"]
+    assert [address.speaks for address in prepared.addresses()] == ["http"]
 
 
 def test_what_would_disturb_the_measurement_is_left_out_and_said():

@@ -1,0 +1,205 @@
+"""Looks at the files of certificates while the master waits for other things, and tells its children of new ones.
+
+The files are copied here and inspected in a child. What was found good goes to all children that show certificates, as
+an order with descriptors, and stays here for those that are forked later. So does the front with the keys of session
+tickets, as long as whom it has let in may come back:
+
+- Other authorities, or another wish for clients' certificates: a new front, or a ticket would let in who is let in no
+  more.
+- A reload a day after the last one: a new front, so that keys which are stolen do not open what was said long ago. A
+  ticket is good for two hours; what a new front costs is a full handshake for those who come back meanwhile.
+
+A generation that was started with other settings keeps what these have found last: it is on its way out, or the reload
+has failed and it serves on, and then it is to serve as before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, final
+
+from aioserve.master.events import Exited, Prepared, Spawned, Unlisten
+from aioserve.master.inspector import Inspection, in_child
+from aioserve.observe.scoreboard import GENERATION
+from aioserve.tls.credentials import make_front
+from aioserve.tls.findings import DAY
+from aioserve.tls.keeper import INTERVAL
+from aioserve.tls.sets import Show
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping, Sequence
+
+    from aioserve.config.tree import Ssl
+    from aioserve.master.events import Action, Event, Role
+    from aioserve.master.hands import Kin
+    from aioserve.tls.findings import Report
+    from aioserve.tls.keeper import Keeper
+    from aioserve.tls.material import Material
+    from aioserve.tls.sets import CertificateSet
+
+log = logging.getLogger("aioserve")
+
+#: Between two looks at an inspection, which takes some 20 ms. Seconds.
+SOON: Final = 0.01
+
+#: Settings of before that are kept for a generation which serves on.
+_MOST: Final = 4
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """What a child is born with that shows certificates. ``made`` is when the front was, on the monotonic clock."""
+
+    chosen: CertificateSet
+    front: ssl.SSLContext
+    made: float
+
+
+@final
+class Certificates:
+    """An ``Observer``. ``join`` it to the kin before the first event.
+
+    ``shows`` says whose children show certificates, by their role: only these have keys.
+    """
+
+    def __init__(self, keeper: Keeper, shows: Callable[[Role], bool]) -> None:
+        self.shows: Final = shows
+        self._keeper: Final = keeper
+        self._kin: Mapping[int, Kin] = {}
+        self._inspection: Inspection | None = None
+        self._told: Final[dict[int, CertificateSet]] = {}  # by process id
+        self._wake_at: float | None = None
+        self._stocks: Final = {keeper.ssl: _stock(keeper.current)}
+        # The first generation with the settings of the keeper; None: it is being prepared.
+        self._first: int | None = 1
+
+    @property
+    def wake_at(self) -> float | None:
+        return self._wake_at
+
+    def stock(self, ssl: Ssl) -> Stock:
+        """What a child with these settings is born with; it has to ``close`` all of it in any case."""
+        return self._stocks.get(ssl) or self._stocks[self._keeper.ssl]
+
+    def join(self, kin: Mapping[int, Kin]) -> None:
+        """From now on there may be children."""
+        self._kin = kin
+        self._wake_at = time.monotonic() + INTERVAL
+
+    def close(self) -> None:
+        """In a child that has what it needs, if anything: keep no key from others to see."""
+        for stock in self._stocks.values():
+            stock.chosen.close()
+        if self._inspection is not None:
+            self._inspection.material.close()
+
+    def reload(self, ssl: Ssl) -> None:
+        """Look at the files with settings that were read again. Raises ``ConfigError``, and nothing has changed."""
+        before = self._keeper.ssl
+        old = self._stocks[before]
+        if self._keeper.reload(ssl, in_child):
+            self._give_up()
+        chosen = self._keeper.current
+        stays = (
+            ssl.cert_reqs == before.cert_reqs
+            and chosen.report.authorities == old.chosen.report.authorities
+            and time.monotonic() - old.made < DAY
+        )
+        self._stocks[ssl] = replace(old, chosen=chosen) if stays else _stock(chosen)
+        if ssl == before:
+            if chosen is not old.chosen:
+                old.chosen.close()
+            self._tell()
+            return
+        self._first = None
+        while len(self._stocks) > _MOST:
+            self._stocks.pop(next(iter(self._stocks))).chosen.close()
+
+    def saw(self, event: Event, actions: Sequence[Action], now: float) -> None:  # noqa: ARG002 - an observer's signature
+        match event:
+            case Spawned():
+                self._told[event.pid] = self._keeper.current  # it has been born with it
+            case Prepared() if self._first is None:
+                self._first = event.generation
+            case Exited():
+                self._told.pop(event.pid, None)
+                if self._inspection is not None and self._inspection.pid == event.pid:
+                    self._inspection.reaped()
+            case _:
+                pass
+        if any(isinstance(action, Unlisten) for action in actions):
+            self._give_up()
+            self._wake_at = None
+
+    def tick(self, now: float) -> None:
+        self._wake_at = now + INTERVAL
+        if self._inspection is not None:
+            report = self._inspection.hear(now)
+            if report is None:
+                self._wake_at = now + SOON
+                return
+            copied = self._inspection.material
+            self._inspection.end()
+            self._inspection = None
+            self._judge(copied, report)
+        elif self._keeper.look():
+            self._inspect()
+        self._keeper.remind()
+        self._tell()
+
+    def _inspect(self) -> None:
+        copied = self._keeper.copy()
+        if copied is None:
+            return
+        try:
+            self._inspection = Inspection(copied)
+        except OSError as error:
+            log.error("new certificates cannot be inspected: fork: %s", error.strerror)  # noqa: TRY400 - it says all
+            copied.close()
+            self._keeper.again()
+            return
+        self._wake_at = time.monotonic() + SOON
+
+    def _judge(self, copied: Material, report: Report) -> None:
+        chosen = self._keeper.judge(copied, report)
+        if chosen is None:
+            return
+        old = self._stocks[self._keeper.ssl]
+        stays = chosen.report.authorities == old.chosen.report.authorities
+        self._stocks[self._keeper.ssl] = replace(old, chosen=chosen) if stays else _stock(chosen)
+        old.chosen.close()
+
+    def _give_up(self) -> None:
+        if self._inspection is not None:
+            self._inspection.end()
+            self._inspection.material.close()
+            self._inspection = None
+
+    def _tell(self) -> None:
+        """Let every child know what it is to show, as far as it does not. A channel that is full has its turn later."""
+        chosen, first = self._keeper.current, self._first
+        behind = [
+            (pid, kin)
+            for pid, kin in self._kin.items()
+            if kin.role is not None and kin.row is not None and self.shows(kin.role)
+            if first is not None and kin.row.cells[GENERATION] >= first
+            if self._told.get(pid) is not chosen
+        ]
+        if not behind:
+            return
+        facts = chosen.facts()
+        order = Show((chosen.material.descriptor, facts))
+        for pid, kin in behind:
+            if kin.channel.order(order):
+                self._told[pid] = chosen
+        os.close(facts)
+
+
+def _stock(chosen: CertificateSet) -> Stock:
+    """With a front of its own: keys that nobody has yet."""
+    return Stock(chosen=chosen, front=make_front(), made=time.monotonic())
