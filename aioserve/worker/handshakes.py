@@ -338,14 +338,15 @@ class Handshake(asyncio.Protocol):
         peer.scheme = "https"
         credentials = shared.server.credentials
         assert credentials is not None
-        # Now, which is a hundredth of what the handshake has cost, rather than in each request.
-        peer.extensions = {**(peer.extensions or {}), "tls": extension.of(engine, credentials.shown(engine))}
         self._transport = None
         secure = (
             Secure(shared.server, transport, engine, self._incoming, self._outgoing)
             if isinstance(engine, ssl.SSLObject)
             else engine
         )
+        tls = secure.get_extra_info("ssl_object")
+        # Now, which is a hundredth of what the handshake has cost, rather than in each request.
+        peer.extensions = {**(peer.extensions or {}), "tls": extension.of(tls, credentials.shown(tls))}
         shared.follow(secure, self._listener, peer)
         secure.read_on()
 

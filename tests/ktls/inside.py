@@ -22,7 +22,7 @@ from pathlib import Path
 
 from aioserve import boot
 from aioserve.config.load import from_settings
-from aioserve.observe.scoreboard import CONNECTIONS, HANDSHAKES_TOTAL, KTLS_TOTAL, PHASE, PID, Phase, Scoreboard
+from aioserve.observe.scoreboard import CONNECTIONS, HANDSHAKES_TOTAL, KTLS_TOTAL, PHASE, Phase, Scoreboard
 
 MIB = 1024 * 1024
 SIZE = 100 * MIB
