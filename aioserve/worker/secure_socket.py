@@ -147,17 +147,22 @@ class SecureSocket(asyncio.Transport):
             self._loop.add_reader(self._fd, self._readable)
 
     def _readable(self) -> None:
-        # In order of frequency.
-        if self._secured:
-            self._read()
-        elif self._ended:
-            self._drop()
-        elif self.engine is not None:
-            self._protocol.data_received(b"")
-        elif self._plain or self._begins_otherwise():
-            self._read_plain()
-        if self._buffer and not self._writing:  # OpenSSL wanted to read before it could write
-            self._flush()
+        try:
+            # In order of frequency.
+            if self._secured:
+                self._read()
+            elif self._ended:
+                self._drop()
+            elif self.engine is not None:
+                self._protocol.data_received(b"")
+            elif self._plain or self._begins_otherwise():
+                self._read_plain()
+            if self._buffer and not self._writing:  # OpenSSL wanted to read before it could write
+                self._flush()
+        except BaseException:
+            # Of the protocol; the loop says what it was, as of its own transports.
+            self.abort()
+            raise
 
     def _read(self) -> None:
         """Pass on records."""
