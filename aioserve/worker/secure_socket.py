@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.tls import ktls
 from aioserve.worker.handshakes import Handshake
+from aioserve.worker.readiness import READ, WRITE, Readiness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,7 @@ class SocketTls:
         server = handshakes.server
         assert server.credentials is not None
         self.loop: asyncio.AbstractEventLoop = server.loop
+        self.readiness: Readiness = Readiness(server.loop)
         self.credentials: Credentials = server.credentials
         self._handshakes: Handshakes = handshakes
         self._said: bool = False
@@ -72,6 +74,10 @@ class SocketTls:
         """Serve an accepted connection. Raises ``OSError`` if it is broken already."""
         transport = SecureSocket(self, sock)
         transport.start(Handshake(self._handshakes, listener, on_socket=transport))
+
+    def close(self) -> None:
+        """No connection is left."""
+        self.readiness.close()
 
     def settle(self, engine: ssl.SSLSocket) -> bool:
         """After a handshake: whether the kernel encrypts what is sent on this connection."""
@@ -96,8 +102,8 @@ class SecureSocket(asyncio.Transport):
 
     __slots__ = (
         "_buffer", "_closing", "_ended", "_fd", "_high", "_known", "_left", "_loop", "_lost", "_low", "_paused",
-        "_pending", "_plain", "_protocol", "_quiet", "_receive", "_secured", "_send", "_shared", "_size", "_sock",
-        "_stuck", "_writing", "engine",
+        "_pending", "_plain", "_protocol", "_quiet", "_readiness", "_receive", "_secured", "_send", "_shared",
+        "_size", "_sock", "_stuck", "_writing", "engine",
     )  # fmt: skip
 
     def __init__(self, shared: SocketTls, sock: socket.socket) -> None:
@@ -110,6 +116,7 @@ class SecureSocket(asyncio.Transport):
         self.engine: ssl.SSLSocket | None = None
         self._shared: SocketTls = shared
         self._loop: asyncio.AbstractEventLoop = shared.loop
+        self._readiness: Readiness = shared.readiness
         self._sock: socket.socket = sock
         self._fd: int = sock.fileno()
         self._protocol: Any = None
@@ -125,7 +132,7 @@ class SecureSocket(asyncio.Transport):
         self._high: int = HIGH_WATER
         self._low: int = HIGH_WATER // 4
         self._paused: bool = False
-        # Whether the loop is to say when there is room; OpenSSL may want that before it can read.
+        # Whether somebody is to say when there is room; OpenSSL may want that before it can read.
         self._writing: bool = False
         self._stuck: bool = False
         # Reading is paused; the client has sent its end.
@@ -138,15 +145,16 @@ class SecureSocket(asyncio.Transport):
     def start(self, protocol: asyncio.Protocol) -> None:
         self._protocol = protocol
         protocol.connection_made(self)
-        self._listen()
+        self._watch()
 
     # Reading.
 
-    def _listen(self) -> None:
-        if not self._quiet and not self._left and not self._closing:
-            self._loop.add_reader(self._fd, self._readable)
+    def _watch(self) -> None:
+        """Wait for what there is to be waited for now."""
+        reading = not (self._quiet or self._left or self._closing)
+        self._readiness.watch(self._fd, self, READ * reading | WRITE * self._writing)
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
         try:
             # In order of frequency.
             if self._secured:
@@ -234,20 +242,19 @@ class SecureSocket(asyncio.Transport):
     def _leave(self) -> None:
         """The client sends no more."""
         self._left = True
-        self._loop.remove_reader(self._fd)
+        self._watch()
         if not self._protocol.eof_received():
             self.close()
 
     def pause_reading(self) -> None:
         if not self._quiet:
             self._quiet = True
-            if not self._left and not self._closing:
-                self._loop.remove_reader(self._fd)
+            self._watch()
 
     def resume_reading(self) -> None:
         if self._quiet:
             self._quiet = False
-            self._listen()
+            self._watch()
             if self._pending():
                 # Not within this call: it may come from whoever is being told what was read last.
                 self._loop.call_soon(self.read_on)
@@ -255,7 +262,7 @@ class SecureSocket(asyncio.Transport):
     def read_on(self) -> None:
         """Read what OpenSSL has already; nothing if reading is paused."""
         if not self._quiet and not self._left and not self._closing:
-            self._readable()
+            self.readable()
 
     def is_reading(self) -> bool:
         return not self._quiet and not self._left and not self._closing
@@ -289,10 +296,10 @@ class SecureSocket(asyncio.Transport):
 
     def _put_openssl_on(self) -> ssl.SSLSocket:
         # If the client has gone, Python closes the descriptor.
-        self._loop.remove_reader(self._fd)
+        self._readiness.watch(self._fd, self, 0)
         engine = self._shared.credentials.engine_on(self._sock)
         self.engine = self._sock = self._known["socket"] = engine
-        self._listen()
+        self._watch()
         return engine
 
     @property
@@ -321,7 +328,7 @@ class SecureSocket(asyncio.Transport):
             self._flush()
         self._tell()
 
-    def _writable(self) -> None:
+    def writable(self) -> None:
         if self._stuck:
             self._stuck = False
             self.read_on()
@@ -363,12 +370,12 @@ class SecureSocket(asyncio.Transport):
     def _await_room(self) -> None:
         if not self._writing and not self._lost:
             self._writing = True
-            self._loop.add_writer(self._fd, self._writable)
+            self._watch()
 
     def _await_no_room(self) -> None:
         if self._writing:
             self._writing = False
-            self._loop.remove_writer(self._fd)
+            self._watch()
 
     def _tell(self) -> None:
         """Say whether more should be written."""
@@ -412,7 +419,7 @@ class SecureSocket(asyncio.Transport):
         """Send what was written, close_notify and FIN; nothing is read any more."""
         if not self._closing:
             self._closing = True
-            self._loop.remove_reader(self._fd)
+            self._watch()
             if not self._buffer:
                 self._end()
 
@@ -458,8 +465,8 @@ class SecureSocket(asyncio.Transport):
         self._secured = False
         self._buffer.clear()
         self._size = 0
-        self._loop.remove_reader(self._fd)
-        self._await_no_room()
+        self._writing = False
+        self._watch()
         self._loop.call_soon(self._lose, error)
 
     def _lose(self, error: OSError | None) -> None:

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from aioserve.worker.handshakes import Handshakes
     from aioserve.worker.mount import Mount
     from aioserve.worker.peer import Peer
+    from aioserve.worker.secure_socket import SocketTls
     from aioserve.worker.settings import Settings
     from aioserve.worker.stealing import Stealing
 
@@ -196,6 +197,7 @@ class Server:
         self.credentials: Credentials | None = None
         #: Those under way on this loop; None without credentials.
         self.handshakes: Handshakes | None = None
+        self._on_sockets: SocketTls | None = None
         #: Takes a connection to an https listener whose first bytes are none of TLS's: called with its transport, the
         #: listener, who the client is, and these bytes. It is counted: whatever protocol it puts there calls
         #: ``connection_closed`` when it is lost. None: it is closed.
@@ -333,14 +335,19 @@ class Server:
         self._beat_due = self.loop.time()
         self._tick()
         self._cells[CONNECTIONS_LIMIT] = self.connection_limit
+        connect = _protocol(self)
+        if self.handshakes is not None and self.settings.ktls:
+            from aioserve.worker.secure_socket import SocketTls
+
+            self._on_sockets = SocketTls(self.handshakes)
         self._gate = Gate(
             self.loop,
             listeners,
-            _protocol(self),
+            connect,
             backlog=backlog,
             tell=self._say_accepting,
             places=self._places,
-            attach=_attach(self),
+            attach=self.attach,
         )
         self._gate.stealing = self.stealing
         await self._gate.open()
@@ -390,8 +397,16 @@ class Server:
             connection.abort()
         return unsent
 
+    def attach(self, listener: Listener) -> HandOn | None:
+        """What serves the connections of a listener by their sockets; None: the loop's transports do."""
+        if self._on_sockets is None or listener.scheme != "https" or listener.sock.family == socket.AF_UNIX:
+            return None
+        return self._on_sockets.connect
+
     def stop(self) -> None:
         """Stop ticking. The server is of no more use."""
+        if self._on_sockets is not None:
+            self._on_sockets.close()
         if self._timer is not None:
             self._timer.cancel()
         unbind(self)
@@ -522,20 +537,6 @@ def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
     from aioserve.worker.speakers import speaker
 
     return functools.partial(speaker, server)
-
-
-def _attach(server: Server) -> Callable[[Listener], HandOn | None]:
-    """What serves the connections of a listener by their sockets; None where the loop's transports do."""
-    if server.handshakes is None or not server.settings.ktls:
-        return lambda _listener: None
-    from aioserve.worker.secure_socket import SocketTls
-
-    connect = SocketTls(server.handshakes).connect
-
-    def attach(listener: Listener) -> HandOn | None:
-        return connect if listener.scheme == "https" and listener.sock.family != socket.AF_UNIX else None
-
-    return attach
 
 
 def _resolution(settings: Settings) -> float:

@@ -72,9 +72,9 @@ class Caller:
         self.tls = self.context.wrap_socket(self.raw, server_hostname="localhost", suppress_ragged_eofs=False)
         return self
 
-    def ask(self, data=GET, count=len(OK)):
+    def ask(self, data=GET, count=0):
         self.tls.sendall(data)
-        return self.read(count)
+        return self.read(count or len(OK))
 
     def read(self, count):
         got = b""
@@ -130,7 +130,7 @@ class Place:
 
     async def until(self, condition, what):
         async with asyncio.timeout(PATIENCE):
-            while not condition():  # noqa: ASYNC110
+            while not condition():
                 await asyncio.sleep(0.01)
         assert condition(), what
 
@@ -407,7 +407,7 @@ def test_garbage_ends_its_own_connection(serve):
         await asyncio.to_thread(other.shake_hands)
         await asyncio.to_thread(client.shake_hands)
         socket.socket.sendall(client.tls, b"\x17\x03\x03\x00\x20" + bytes(32))
-        with pytest.raises(ssl.SSLError, match="(?i)bad.record.mac"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)bad.record.mac"):
             await asyncio.to_thread(client.read_all)
         await place.until(lambda: place.server.connections == 1, "it stays")
         return await asyncio.to_thread(other.ask)
@@ -472,7 +472,7 @@ def test_a_handshake_that_fails_is_told(serve):
     async def visit(place):
         client = place.caller(version=V12, minimum_version=V12)
         client.context.set_ciphers("DHE-RSA-AES128-SHA")
-        with pytest.raises(ssl.SSLError, match="(?i)handshake.failure"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)handshake.failure"):
             await asyncio.to_thread(client.shake_hands)
         await place.empty()
         return place.server.handshakes.failed
@@ -482,7 +482,8 @@ def test_a_handshake_that_fails_is_told(serve):
 
 def test_a_handshake_waits_for_room_in_the_socket(serve):
     """A chain of certificates that is longer than what the socket takes."""
-    authority = Authority(intermediates=12)
+    authority = Authority()
+    certificate = authority.server(*(f"{number:060}.example.org" for number in range(150)), "localhost")
 
     async def visit(place):
         place.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -490,7 +491,7 @@ def test_a_handshake_waits_for_room_in_the_socket(serve):
         await asyncio.to_thread(client.shake_hands)
         return await asyncio.to_thread(client.ask)
 
-    assert serve(hello, visit, certificate=authority.server()) == OK
+    assert serve(hello, visit, certificate=certificate) == OK
 
 
 @contextmanager
@@ -512,8 +513,10 @@ async def test_a_connection_that_is_broken_already_is_not_begun():
     with accepted() as (client, sock), place.sock:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
+        shared = SocketTls(place.server.handshakes)
         with pytest.raises(OSError, match="not connected"):
-            SocketTls(place.server.handshakes).connect(place.listener, sock)
+            shared.connect(place.listener, sock)
+        shared.close()
     assert place.server.connections == 0
 
 
@@ -532,10 +535,9 @@ def test_a_missing_key_is_said_once_and_only_where_there_should_be_one(serve, ca
 
     with caplog.at_level(logging.WARNING, "aioserve"):
         assert serve(hello, visit) == 0
-    assert [record.getMessage() for record in caplog.records if "--ktls" in record.getMessage()] == [
-        f"--ktls: {ssl.OPENSSL_VERSION} has not given the kernel the key of a connection with TLS_AES_256_GCM_SHA384, so "
-        "it may be built without kernel TLS (enable-ktls). Such connections are encrypted in this process"
-    ]
+    (said,) = [record.getMessage() for record in caplog.records if "--ktls" in record.getMessage()]
+    assert said.startswith(f"--ktls: {ssl.OPENSSL_VERSION} has not given the kernel the key of a connection with ")
+    assert "GCM" in said
 
 
 def test_files_are_read_and_written_then(serve, tmp_path):
