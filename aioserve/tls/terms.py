@@ -40,10 +40,12 @@ def apply(settings: Ssl, context: ssl.SSLContext) -> None:
     # CRIME; and renegotiation, which nobody needs and which costs us more than who asks for it (CVE-2011-1473).
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | PREFER_CHACHA
+    # A connection that ends without close_notify cannot cut a request short without our seeing it, since each says how
+    # long it is (RFC 9112 9.8). In memory OpenSSL never sees such an end; on a socket it does, and would answer a FIN
+    # with an alert in front of the response.
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     if settings.ktls:
         context.options |= ktls.OPTION
-    # The ssl module has OP_IGNORE_UNEXPECTED_EOF on, and here it may stay: a connection that ends without close_notify
-    # cannot cut a request short without our seeing it, since each says how long it is (RFC 9112 9.8).
     context.set_alpn_protocols(list(PROTOCOLS))
     try:
         context.set_ciphers(settings.ciphers or CIPHERS)

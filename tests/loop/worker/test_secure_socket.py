@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from aioserve.accept.base import Listener
+from aioserve.config.tree import Ssl
 from aioserve.http.reader import Limits
+from aioserve.tls.terms import apply
 from aioserve.worker.handshakes import Handshakes
 from aioserve.worker.loops import new_loop
 from aioserve.worker.mount import Mount
@@ -111,7 +113,9 @@ class Place:
         }  # fmt: skip
         self.mount = Mount("", app, "", "tests:app", body_limit=limits.request_body)
         self.server = Server(Settings(**settings), enter=self._enter, access=None)
-        self.server.credentials = OneCertificate(terms(*([certificate] if certificate else [])))
+        context = terms(*([certificate] if certificate else []))
+        apply(Ssl(ktls=True), context)
+        self.server.credentials = OneCertificate(context)
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.listener = Listener(sock=self.sock, address="https://127.0.0.1", server=None, scheme="https")
         self.port = self.sock.getsockname()[1]
