@@ -13,6 +13,7 @@ import platform
 import re
 import socket
 import ssl
+import struct
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -20,6 +21,9 @@ from typing import Final, final
 TCP_ULP: Final = 31
 SOL_TLS: Final = 282
 TLS_TX: Final = 1
+
+#: struct tls12_crypto_info_aes_gcm_128 of tls.h, for a connection that nobody uses.
+_KEY: Final = struct.pack("=HH36x", 0x0303, 51)
 
 #: SSL_OP_ENABLE_KTLS of OpenSSL 3.0, which Python has a name for from 3.12 on.
 OPTION: Final = 1 << 3
@@ -41,18 +45,21 @@ class Found:
     release: str  # of the kernel: "6.1.0-56-amd64"
     openssl: tuple[int, ...]
     version: str  # of OpenSSL, as it names itself
-    #: What the kernel says of a connection that is to have TLS: an errno, or 0.
+    #: What the kernel says of a connection that is to have TLS, and then of a key for it: an errno, or 0.
     attached: int
+    keyed: int
 
 
 def look() -> Found:
     """Ask this machine."""
+    attached, keyed = _try() if platform.system() == "Linux" else (errno.ENOSYS, 0)
     return Found(
         system=platform.system(),
         release=platform.release(),
         openssl=ssl.OPENSSL_VERSION_INFO[:3],
         version=ssl.OPENSSL_VERSION,
-        attached=_attach() if platform.system() == "Linux" else errno.ENOSYS,
+        attached=attached,
+        keyed=keyed,
     )
 
 
@@ -63,14 +70,18 @@ def obstacle(found: Found) -> str | None:
     if found.openssl < (3, 0):
         return f"this Python has {found.version}, and OpenSSL 3.0 was the first that can"
     match found.attached:
-        case 0:
+        case 0 if not found.keyed:
             return None
+        case 0:
+            return (
+                f"the kernel has no AES-GCM for TLS ({_name(found.keyed)}; modprobe gcm, or aesni_intel, on the host)"
+            )
         case errno.ENOENT:
             return "the kernel has no module tls (modprobe tls on the host; a container cannot load it)"
         case errno.ENOPROTOOPT:
             return "the kernel has no TCP_ULP"
         case number:
-            return f"the kernel refuses TLS for a socket ({errno.errorcode.get(number, number)})"
+            return f"the kernel refuses TLS for a socket ({_name(number)})"
 
 
 def renews_keys(release: str) -> bool:
@@ -88,17 +99,25 @@ def sends(sock: socket.socket) -> bool:
         return False
 
 
-def _attach() -> int:
-    """Ask for TLS on a connection to ourselves: the kernel loads its module for it where it may, and else says no.
+def _name(number: int) -> str:
+    return errno.errorcode.get(number, str(number))
+
+
+def _try() -> tuple[int, int]:
+    """Ask for TLS on a connection to ourselves: the kernel loads its modules for it where it may, and else says no.
 
     That is the only question with an answer: /sys/module/tls is not there where the module is built in.
     """
+    attached = False
     try:
         with (
             socket.create_server(("127.0.0.1", 0)) as server,
             socket.create_connection(server.getsockname(), timeout=1) as client,
         ):
             client.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
+            attached = True
+            client.setsockopt(SOL_TLS, TLS_TX, _KEY)
     except OSError as error:
-        return error.errno or errno.EIO
-    return 0
+        number = error.errno or errno.EIO
+        return (0, number) if attached else (number, 0)
+    return 0, 0

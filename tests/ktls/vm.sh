@@ -1,5 +1,5 @@
 #!/bin/bash
-# A machine that has kernel TLS: tests/ktls/vm.sh FOLDER COMMAND...
+# A machine that has kernel TLS: tests/ktls/vm.sh FOLDER COMMAND...; tests/ktls/vm.sh --fetch only fetches its kernel.
 #
 # Runs COMMAND in FOLDER as root of a virtual machine with Debian's own kernel and its module tls. The files are this
 # machine's, read-only but for FOLDER; the exit status is COMMAND's, and 125 if there was none. Needs the Debian package
@@ -8,11 +8,8 @@
 # is slow in there need not be slow.
 set -euo pipefail
 cache=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/aioserve-tests/ktls-vm}
-folder=$(realpath "$1")
-shift
-
 # Modules: the file system of the host, and TLS with the ciphers that it can use.
-modules=(9p 9pnet_virtio virtio_pci tls aesni_intel gcm ccm chacha20poly1305)
+modules=(9p 9pnet_virtio virtio_pci tls aesni-intel gcm ccm chacha20poly1305)
 
 fetch() {
     local image package release module path
@@ -63,7 +60,7 @@ $b ip link set lo up
 export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export TMPDIR=/dev/shm PYTHONDONTWRITEBYTECODE=1
 $b chroot /new /bin/bash -c "cd '$folder' && bash .command </dev/null; echo \$? >'$folder/.status'; sync" >/dev/ttyS1 2>&1
-# The serial line still has to say its last.
+# What the serial line has still to say takes a moment.
 $b sleep 0.2
 $b poweroff -f
 INIT
@@ -82,6 +79,10 @@ mkdir -p "$cache"
     fi
 ) 9>"$cache/lock"
 
+[ "$1" != --fetch ] || exit 0
+
+folder=$(realpath "$1")
+shift
 printf '%q ' "$@" >"$folder/.command"
 rm -f "$folder/.status"
 # A /dev/kvm that can be written to is not enough: it may itself be emulated, and a stock kernel hangs in that.
