@@ -73,9 +73,7 @@ def obstacle(found: Found) -> str | None:
         case 0 if not found.keyed:
             return None
         case 0:
-            return (
-                f"the kernel has no AES-GCM for TLS ({_name(found.keyed)}; modprobe gcm, or aesni_intel, on the host)"
-            )
+            return f"the kernel has no AES-GCM for TLS ({_name(found.keyed)}; modprobe gcm or aesni_intel on the host)"
         case errno.ENOENT:
             return "the kernel has no module tls (modprobe tls on the host; a container cannot load it)"
         case errno.ENOPROTOOPT:

@@ -47,7 +47,7 @@ def test_nothing_is_in_the_way():
         ({"attached": errno.EPERM}, "the kernel refuses TLS for a socket (EPERM)"),
         (
             {"keyed": errno.ENOENT},
-            "the kernel has no AES-GCM for TLS (ENOENT; modprobe gcm, or aesni_intel, on the host)",
+            "the kernel has no AES-GCM for TLS (ENOENT; modprobe gcm or aesni_intel on the host)",
         ),
         ({"attached": 9999}, "the kernel refuses TLS for a socket (9999)"),
     ],
