@@ -265,5 +265,7 @@ def announce(config: Config, acceptor: Acceptor, keeper: Keeper | None) -> None:
     log.info("aioserve %s, pid %d, %s", __version__, os.getpid(), workers)
     for address in acceptor.addresses():
         log.info("listening on %s", address)
+    for text in config.ssl.redirect:
+        log.info("plain HTTP at %s is redirected to https", text)
     if keeper is not None:
         keeper.announce()

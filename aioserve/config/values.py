@@ -11,6 +11,7 @@ limiting a buffer, and two readings of one letter would be a trap.
 from __future__ import annotations
 
 import difflib
+import enum
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ class Kind:
         """The value that ``raw`` (text, or a native value of TOML or Python) stands for."""
         if isinstance(raw, str):
             return self.parse(raw.strip())
+        if isinstance(raw, enum.IntEnum):  # ssl.CERT_REQUIRED
+            raw = int(raw)
         # bool is an int in Python; `port = true` must not become 1.
         if type(raw) in self.native:
             return self.parse(self.spell(raw))

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+from aioserve.config.load import load
 from aioserve.config.tree import Config
 from aioserve.supervise import KILL_MARGIN
 from tests.process.servers import REPO
@@ -16,6 +17,7 @@ from tests.process.servers import REPO
 UNIT = REPO / "deploy" / "aioserve.service"
 SOCKET = REPO / "deploy" / "aioserve.socket"
 COMPOSE = REPO / "deploy" / "compose.yaml"
+TLS = REPO / "deploy" / "tls.toml"
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 
 #: The longest time that a stop takes before the master itself kills what is left.
@@ -86,3 +88,14 @@ def test_compose_waits_longer_than_a_stop_takes():
 def test_compose_trusts_the_network_that_it_makes():
     subnet = compose()["networks"]["backend"]["ipam"]["config"][0]["subnet"]
     assert compose()["services"]["app"]["environment"]["AIOSERVE_FORWARDED_ALLOW_IPS"] == subnet
+
+
+def test_the_configuration_with_tls_has_nothing_to_say_about():
+    loaded = load(flags={"app": "main:app"}, environ={}, read=lambda _: TLS.read_bytes(), config_file=TLS.name)
+    assert loaded.notes == ()
+    assert [(str(one), one.speaks) for one in loaded.config.addresses()] == [
+        ("0.0.0.0:443", "https"),
+        ("[::]:443", "https"),
+        ("0.0.0.0:80", "redirect"),
+        ("[::]:80", "redirect"),
+    ]

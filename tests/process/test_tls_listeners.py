@@ -69,6 +69,7 @@ def test_each_address_speaks_what_it_says(mode, certificate, client):
         assert '"GET /a?b HTTP/1.1" 308 Permanent Redirect' in server.stdout()
 
 
+@pytest.mark.once
 def test_a_redirect_keeps_method_and_body_and_is_followed(certificate, client):
     with Served("plain:app", *certificate, "-b", "0.0.0.0:0", "--ssl-redirect", "127.0.0.3:0") as server:
         response = client.post(f"{server.urls[1]}/echo", content=b"x" * 300_000, follow_redirects=True)
@@ -76,6 +77,7 @@ def test_a_redirect_keeps_method_and_body_and_is_followed(certificate, client):
     assert response.content == b"x" * 300_000
 
 
+@pytest.mark.once
 def test_a_worker_that_is_added_speaks_tls_and_so_do_those_that_accept_for_it(certificate, client):
     with Served("plain:app", "--workers", "1", "--reuseport", "--steal", "always", *certificate) as server:
         mark = server.mark()
@@ -94,6 +96,7 @@ def test_a_worker_that_is_added_speaks_tls_and_so_do_those_that_accept_for_it(ce
             os.kill(second, signal.SIGCONT)
 
 
+@pytest.mark.once
 def test_unix_sockets_speak_tls_too(certificate, tmp_path):
     plain, secure = tmp_path / "plain", tmp_path / "secure"
     with Served("plain:app", *certificate, "-b", f"http://unix:{plain}", "-b", f"unix:{secure}") as server:
@@ -105,6 +108,7 @@ def test_unix_sockets_speak_tls_too(certificate, tmp_path):
             assert client.get("https://localhost/scope").json()["scheme"] == "https"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mode", ["shared", "late"])
 def test_a_new_master_may_speak_tls_where_the_old_one_did_not(mode, certificate, client, tmp_path):
     file = tmp_path / "aioserve.toml"

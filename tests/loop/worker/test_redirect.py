@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from aioserve.accept.base import Listener
+from aioserve.observe import access
 from aioserve.worker.drain import drain
 from aioserve.worker.peer import Peer
 from aioserve.worker.redirect import Redirect
@@ -214,6 +215,9 @@ async def test_it_is_in_the_access_log(door):
     (exchange,) = house.server.access.cycles
     assert (exchange.status, exchange.sent_bytes, exchange.scope["client"]) == (308, len(TEXT), ("192.0.2.7", 50000))
     assert exchange.started <= exchange.first_byte <= exchange.ended
+    assert access.line(exchange).startswith('192.0.2.7:50000 - "GET /p?q HTTP/1.1" 308 Permanent Redirect 36B ')
+    assert '"GET /p?q HTTP/1.1" 308 36 "-" "-"' in access.combined(exchange, 0.0)
+    assert access.fields(exchange, 0.0)["host"] == "a.example"
 
 
 async def test_without_an_access_log_there_is_no_line(door):

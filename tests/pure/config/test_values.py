@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 
 import pytest
 
@@ -322,6 +323,7 @@ def test_no_suggestion_is_made_for_a_strange_word():
         (2, "required"),
         ("CERT_REQUIRED", "required"),
         ("Optional", "optional"),
+        (ssl.CERT_REQUIRED, "required"),
     ],
 )
 def test_client_certificates_are_asked_for_in_words_or_in_pythons_numbers(raw, value):
