@@ -12,6 +12,7 @@ The package, from the top down; imports point down only:
     worker     serves: connection, cycle, lifespan, mounts, the life of one process
     offloading offload(): a supervised pool of processes for CPU-heavy work
     accept     listening sockets, one class per accept pattern
+    tls        certificates: where they are, what is wrong with them, which one is shown, on which terms
     http       bytes to requests and messages to bytes, without a socket or a clock
     observe    logs, the access log, the scoreboard
     config     every setting, declared once; flags, variables, TOML and help are derived from it
@@ -27,7 +28,8 @@ process that accepts for all workers, and a *feed* the pair of sockets by which 
 worker accepts from: its own listener, a sibling's, or a feed; a *cycle* is one request and its response; a *head* is a
 start line and its fields; a *peer* is whoever is at the other end of the connection, the *client* whoever the request
 comes from; the *usher* of a worker with several loops accepts for them, and a *lane* is one of those who get
-connections, as whoever passes them on sees it.
+connections, as whoever passes them on sees it; the *front* is the TLS context that handshakes begin with, a *leaf* one
+with a certificate, a *set* all certificates that were found good together.
 """
 
 from typing import TYPE_CHECKING

@@ -32,6 +32,7 @@ from aioserve.observe.scoreboard import PID
 from aioserve.supervise import Start, run_hook, supervise
 from aioserve.system import hooks
 from aioserve.system.pidfile import PidFile
+from aioserve.system.process import hide
 from aioserve.tls import take
 from aioserve.tls.credentials import Credentials
 from aioserve.tls.keeper import Keeper
@@ -159,6 +160,8 @@ def keep_certificates(config: Config) -> Keeper | None:
     """The certificates, if there are any, found good. Raises ``ConfigError`` with all that is wrong with them."""
     if not config.ssl.enabled:
         return None
+    if config.ssl.processes:
+        hide()  # workers, which may be of the same user, are not to open the copies of the keys that are here
     # Where there is a master, keys must not be in its memory.
     look = take.here if config.process.accept == "single" else in_child
     return Keeper(config.ssl, take.take(config.ssl, look))

@@ -115,8 +115,6 @@ class _Server:
         self._applications: Final[list[Applications]] = preload(config) if config.process.preload else []
         keeper = start.keeper
         self._certificates: Final = Certificates(keeper, shows_in(config)) if keeper is not None else None
-        if config.ssl.processes:
-            hide()  # workers, which may be of the same user, are not to open the copies of the keys that are here
         self._body: Final = many_loops if config.process.accept == "threads" else one_loop
 
     def run(self) -> int:

@@ -19,7 +19,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from aioserve.master.events import Exited, Prepared, Spawned, Unlisten
 from aioserve.master.inspector import Inspection, in_child
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from aioserve.tls.keeper import Keeper
     from aioserve.tls.material import Material
     from aioserve.tls.sets import CertificateSet
+    from aioserve.tls.take import Inspect
 
 log = logging.getLogger("aioserve")
 
@@ -48,6 +49,18 @@ SOON: Final = 0.01
 
 #: Settings of before that are kept for a generation which serves on.
 _MOST: Final = 4
+
+
+class Inspecting(Protocol):
+    """An inspection that was begun, and is looked at now and then."""
+
+    pid: int
+
+    @property
+    def material(self) -> Material: ...
+    def hear(self, now: float) -> Report | None: ...
+    def reaped(self) -> None: ...
+    def end(self) -> None: ...
 
 
 @final
@@ -67,14 +80,26 @@ class Certificates:
     ``shows`` says whose children show certificates, by their role: only these have keys.
     """
 
-    def __init__(self, keeper: Keeper, shows: Callable[[Role], bool]) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        shows: Callable[[Role], bool],
+        *,
+        begin: Callable[[Material], Inspecting] = Inspection,
+        inspect: Inspect = in_child,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.shows: Final = shows
         self._keeper: Final = keeper
         self._kin: Mapping[int, Kin] = {}
-        self._inspection: Inspection | None = None
+        self._begin: Final = begin
+        self._clock: Final = clock
+        self._inspect_now: Final = inspect
+        self._inspection: Inspecting | None = None
         self._told: Final[dict[int, CertificateSet]] = {}  # by process id
+        self._short = False
         self._wake_at: float | None = None
-        self._stocks: Final = {keeper.ssl: _stock(keeper.current)}
+        self._stocks: Final = {keeper.ssl: _stock(keeper.current, clock())}
         # The first generation with the settings of the keeper; None: it is being prepared.
         self._first: int | None = 1
 
@@ -89,7 +114,7 @@ class Certificates:
     def join(self, kin: Mapping[int, Kin]) -> None:
         """From now on there may be children."""
         self._kin = kin
-        self._wake_at = time.monotonic() + INTERVAL
+        self._wake_at = self._clock() + INTERVAL
 
     def close(self) -> None:
         """In a child that has what it needs, if anything: keep no key from others to see."""
@@ -102,15 +127,15 @@ class Certificates:
         """Look at the files with settings that were read again. Raises ``ConfigError``, and nothing has changed."""
         before = self._keeper.ssl
         old = self._stocks[before]
-        if self._keeper.reload(ssl, in_child):
+        if self._keeper.reload(ssl, self._inspect_now):
             self._give_up()
         chosen = self._keeper.current
         stays = (
             ssl.cert_reqs == before.cert_reqs
             and chosen.report.authorities == old.chosen.report.authorities
-            and time.monotonic() - old.made < DAY
+            and self._clock() - old.made < DAY
         )
-        self._stocks[ssl] = replace(old, chosen=chosen) if stays else _stock(chosen)
+        self._stocks[ssl] = replace(old, chosen=chosen) if stays else _stock(chosen, self._clock())
         if ssl == before:
             if chosen is not old.chosen:
                 old.chosen.close()
@@ -157,13 +182,16 @@ class Certificates:
         if copied is None:
             return
         try:
-            self._inspection = Inspection(copied)
+            self._inspection = self._begin(copied)
         except OSError as error:
-            log.error("new certificates cannot be inspected: fork: %s", error.strerror)  # noqa: TRY400 - it says all
+            if not self._short:  # once, and then it is tried until there is room
+                log.error("new certificates cannot be inspected yet: fork: %s", error.strerror)  # noqa: TRY400 - that is all
+            self._short = True
             copied.close()
             self._keeper.again()
             return
-        self._wake_at = time.monotonic() + SOON
+        self._short = False
+        self._wake_at = self._clock() + SOON
 
     def _judge(self, copied: Material, report: Report) -> None:
         chosen = self._keeper.judge(copied, report)
@@ -171,7 +199,7 @@ class Certificates:
             return
         old = self._stocks[self._keeper.ssl]
         stays = chosen.report.authorities == old.chosen.report.authorities
-        self._stocks[self._keeper.ssl] = replace(old, chosen=chosen) if stays else _stock(chosen)
+        self._stocks[self._keeper.ssl] = replace(old, chosen=chosen) if stays else _stock(chosen, self._clock())
         old.chosen.close()
 
     def _give_up(self) -> None:
@@ -192,7 +220,10 @@ class Certificates:
         ]
         if not behind:
             return
-        facts = chosen.facts()
+        try:
+            facts = chosen.facts()
+        except OSError:  # descriptors are short; the next look tries again
+            return
         order = Show((chosen.material.descriptor, facts))
         for pid, kin in behind:
             if kin.channel.order(order):
@@ -200,6 +231,6 @@ class Certificates:
         os.close(facts)
 
 
-def _stock(chosen: CertificateSet) -> Stock:
+def _stock(chosen: CertificateSet, now: float) -> Stock:
     """With a front of its own: keys that nobody has yet."""
-    return Stock(chosen=chosen, front=make_front(), made=time.monotonic())
+    return Stock(chosen=chosen, front=make_front(), made=now)

@@ -1,7 +1,7 @@
 """Inspects certificates in a child, so that no key is ever in the memory of the master, which every worker inherits.
 
 The child lives for some milliseconds: it loads the copies, writes what it has found into a pipe, and exits. It has ten
-seconds or so; whatever keeps it, an alarm ends it, also if the master is no more.
+seconds or so, and then the master ends it; if the master is no more, an alarm does.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Inspection:
     def _be_child(self, write: int) -> int:
         hide()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, self._limit)
+        signal.setitimer(signal.ITIMER_REAL, 2 * self._limit)
         said = memoryview(self._look(self.material, time.time()).spell())
         while said:
             said = said[os.write(write, said) :]

@@ -12,6 +12,7 @@ import re
 import ssl
 from contextlib import suppress
 from functools import cache
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.tls.credentials import load
@@ -130,7 +131,9 @@ class _Pair:
         server = self._load()
         seen, kind = self._decode(server)
         subject, issuer = seen.get("subject", ()), seen.get("issuer", ())
-        names = tuple(str(value) for sort, value in seen.get("subjectAltName", ()) if sort in {"DNS", "IP Address"})
+        names = tuple(
+            _name(sort, value) for sort, value in seen.get("subjectAltName", ()) if sort in {"DNS", "IP Address"}
+        )
         doubts = [] if names else ["has no names (subjectAltName): browsers refuse it"]
         doubts += self._chain(server, subject, issuer)
         certificate = Certificate(
@@ -277,6 +280,11 @@ def _authority(pem: str) -> dict[str, Any] | None:
     context.load_verify_locations(cadata=pem)
     found = context.get_ca_certs()
     return dict(found[0]) if found else None
+
+
+def _name(sort: str, value: str) -> str:
+    """An address as people write it; OpenSSL has all eight groups of it."""
+    return str(ip_address(value.strip())) if sort == "IP Address" else value
 
 
 def _spell(name: object) -> str:

@@ -16,13 +16,13 @@ import time
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.errors import ConfigError
-from aioserve.tls import material, places
+from aioserve.tls import material, places, terms
 from aioserve.tls.findings import Calendar, Weight, spell_time
 from aioserve.tls.sets import CertificateSet
 from aioserve.tls.take import take
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from aioserve.config.tree import Ssl
     from aioserve.tls.findings import Certificate, Report
@@ -58,7 +58,7 @@ class Keeper:
         """Say at the start what is shown, and what is doubtful about it."""
         for one in self.current.report.certificates:
             log.info("certificate %s", one)
-        self._warn(self.current.report)
+        self._warn(self.current.report, terms.doubts(self._ssl))
 
     def look(self) -> bool:
         """Whether there are other files now, and they were the same at the last look."""
@@ -111,7 +111,7 @@ class Keeper:
         self._handled = self._seen = chosen.stamp
         for line in _changes(before.report, chosen.report):
             log.info("%s", line)
-        self._warn(chosen.report)
+        self._warn(chosen.report, terms.doubts(ssl))
         return True
 
     def remind(self) -> None:
@@ -136,12 +136,12 @@ class Keeper:
             spell_time(self.current.report.until),
         )
 
-    def _warn(self, report: Report) -> None:
+    def _warn(self, report: Report, doubts: Sequence[str] = ()) -> None:
         expired = {one.path for one in report.certificates if one.until <= self._clock()}
         for finding in report.findings:
             if finding.weight is Weight.DATED and finding.path not in expired:
                 log.error("%s", finding)
-        for line in report.lines(Weight.DOUBTFUL):
+        for line in (*doubts, *report.lines(Weight.DOUBTFUL)):
             log.warning("%s", line)
         self.remind()
 

@@ -108,7 +108,10 @@ class Material:
 def copy(places: Places, password: str = "", memory: Memory = MEMORY) -> tuple[Material | None, list[str]]:
     """Copy all files, or say what is wrong with them."""
     problems = list(places.problems)
-    bundle = memory.make("aioserve-tls")
+    try:
+        bundle = memory.make("aioserve-tls")
+    except OSError as error:
+        return None, [*problems, f"certificates cannot be copied: {error.strerror}"]
     sources: dict[str, Source] = {}
     at = 0
     for path in places.paths:

@@ -30,6 +30,9 @@ CIPHERS: Final = (
 #: client whose first wish is ChaCha20 gets it; that is one without AES in hardware.
 PREFER_CHACHA: Final = 1 << 21
 
+#: Of ``SSLContext.get_ciphers``; "any" is TLS 1.3.
+_FORWARD_SECRET: Final = frozenset({"kx-ecdhe", "kx-dhe", "kx-any"})
+
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _WISHES: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
@@ -46,6 +49,8 @@ def apply(settings: Ssl, context: ssl.SSLContext) -> None:
     context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     if settings.ktls:
         context.options |= ktls.OPTION
+    # Two tickets after each full handshake with TLS 1.3 are OpenSSL's default, and right: browsers open several
+    # connections, and use each ticket once (RFC 8446 C.4).
     context.set_alpn_protocols(list(PROTOCOLS))
     try:
         context.set_ciphers(settings.ciphers or CIPHERS)
@@ -54,6 +59,19 @@ def apply(settings: Ssl, context: ssl.SSLContext) -> None:
             [f"ssl.ciphers: {settings.ciphers!r} names no cipher that {ssl.OPENSSL_VERSION} has; try: openssl ciphers"]
         ) from None
     context.verify_mode = _WISHES[settings.cert_reqs]
+
+
+def doubts(settings: Ssl) -> list[str]:
+    """What somebody who names ciphers may not have meant."""
+    if not settings.ciphers:
+        return []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers(settings.ciphers)
+    weak = [str(one["name"]) for one in context.get_ciphers() if not (one["aead"] and one["kea"] in _FORWARD_SECRET)]
+    if not weak:
+        return []
+    shown = ", ".join(weak[:3]) + (f" and {len(weak) - 3} more" if len(weak) > 3 else "")
+    return [f"ssl.ciphers allows ciphers without forward secrecy or without authenticated encryption: {shown}"]
 
 
 def check(settings: Ssl) -> None:

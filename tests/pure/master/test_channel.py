@@ -1,4 +1,5 @@
 import json
+import os
 import select
 import socket
 import struct
@@ -17,6 +18,7 @@ from aioserve.master.channel import (
     ReloadMessage,
     pair,
 )
+from aioserve.tls.sets import Show
 
 
 @pytest.fixture
@@ -209,3 +211,15 @@ def test_a_child_that_has_gone_cannot_be_told(ends):
     master, child = ends
     child.close()
     assert not master.order(Gone(1))
+
+
+def test_an_order_to_show_certificates_brings_their_descriptors(ends):
+    master, child = ends
+    read, write = os.pipe()
+    assert master.order(Show((read, write)))
+    (order,), _ = child.hear()
+    os.write(order.descriptors[1], b"through")
+    assert os.read(order.descriptors[0], 100) == b"through"
+    assert not any(map(os.get_inheritable, order.descriptors))
+    for descriptor in (read, write, *order.descriptors):
+        os.close(descriptor)

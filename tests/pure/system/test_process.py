@@ -75,3 +75,10 @@ def test_a_process_has_a_name_of_its_own():
         assert Path("/proc/self/comm").read_text() == "dispatcher\n"
     finally:
         name_process(before)
+
+
+@pytest.mark.parametrize("calls, dumpable", [("", 1), ("hide()", 0), ("hide(); hide(False)", 1)])
+def test_a_process_can_hide_from_others_of_its_user(calls, dumpable):
+    code = f"import ctypes; from aioserve.system.process import hide; {calls}\nprint(ctypes.CDLL(None).prctl(3))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert int(found.stdout) == dumpable

@@ -72,6 +72,15 @@ def test_the_start_says_what_is_shown(site):
     assert reminder.startswith("server.crt expires in 10 days (")
 
 
+def test_the_start_says_what_is_doubtful_about_ciphers(site):
+    one = site(ciphers="ECDHE+AESGCM:AES128-SHA")
+    one.keeper.announce()
+    assert one.said()[1] == (
+        "WARNING",
+        "ssl.ciphers allows ciphers without forward secrecy or without authenticated encryption: AES128-SHA",
+    )
+
+
 def test_one_that_has_expired_is_shown_at_the_start_and_said_loudly(site):
     one = site(make("a", since=-9, days=-1)[0])
     one.keeper.announce()

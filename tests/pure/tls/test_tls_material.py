@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import ssl
 
 import pytest
@@ -114,3 +115,13 @@ def test_a_set_of_which_a_part_is_missing_is_refused_and_closed():
     with pytest.raises(OSError):
         os.fstat(read)
     os.close(write)
+
+
+def test_a_lack_of_descriptors_is_told():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        found = copy(Places(()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found == (None, ["certificates cannot be copied: Too many open files"])

@@ -47,3 +47,20 @@ def test_ciphers_that_nobody_knows_are_a_mistake(ciphers):
 )
 def test_clients_are_asked_as_the_settings_say(wish, mode):
     assert context(cert_reqs=wish).verify_mode == mode
+
+
+@pytest.mark.parametrize(
+    "ciphers, weak",
+    [
+        ("", []),
+        ("ECDHE+AESGCM:DHE+AESGCM", []),
+        ("ECDHE-RSA-AES128-SHA", ["ECDHE-RSA-AES128-SHA"]),
+        (
+            "AES128-GCM-SHA256:AES256-GCM-SHA384:AES128-SHA:AES256-SHA:ECDHE+AESGCM",
+            ["AES128-GCM-SHA256, AES256-GCM-SHA384, AES128-SHA and 1 more"],
+        ),
+    ],
+)
+def test_ciphers_that_nobody_should_want_are_doubtful(ciphers, weak):
+    sentence = "ssl.ciphers allows ciphers without forward secrecy or without authenticated encryption: "
+    assert terms.doubts(Ssl(ciphers=ciphers)) == [sentence + one for one in weak]
