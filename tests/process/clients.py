@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     from tests.process.servers import Served
@@ -39,9 +40,11 @@ class Response:
 
 
 class Client:
-    """One connection. ``address`` is (host, port) or the path of a unix socket."""
+    """One connection. ``address`` is (host, port) or the path of a unix socket; with ``tls`` it is encrypted."""
 
-    def __init__(self, address: tuple[str, int] | str, *, timeout: float = PATIENCE) -> None:
+    def __init__(
+        self, address: tuple[str, int] | str, *, timeout: float = PATIENCE, tls: ssl.SSLContext | None = None
+    ) -> None:
         if isinstance(address, str):
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(timeout)
@@ -52,6 +55,12 @@ class Client:
                 raise
         else:
             self.sock = socket.create_connection(address, timeout)
+        if tls is not None:
+            try:
+                self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
+            except BaseException:
+                self.sock.close()
+                raise
         self._file = self.sock.makefile("rb", buffering=CHUNK)
 
     def __enter__(self) -> Self:
@@ -166,8 +175,17 @@ class Load:
     on after a failure with a new connection.
     """
 
-    def __init__(self, server: Served, *, keep_alive: int = 4, fresh: int = 4, target: str = "/pid") -> None:
+    def __init__(
+        self,
+        server: Served,
+        *,
+        keep_alive: int = 4,
+        fresh: int = 4,
+        target: str = "/pid",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._server = server
+        self._tls = tls
         self._target = target
         self._tallies: list[_Tally] = []
         self._stopping = threading.Event()
@@ -221,7 +239,7 @@ class Load:
         while not self._stopping.is_set():
             server = None
             try:
-                with Client(("127.0.0.1", self._port)) as client:
+                with Client(("127.0.0.1", self._port), tls=self._tls) as client:
                     while not self._stopping.is_set():
                         response = client.get(self._target, close=fresh)
                         if response.status != 200:

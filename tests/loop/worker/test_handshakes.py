@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import ssl
 
@@ -468,7 +469,7 @@ async def test_a_proxy_header_comes_in_front_of_the_handshake(house):
     client.transport.abort()
     client.transport.state = "open"
     reception = Reception(one.server)
-    client.transport.protocol = reception.connect(one.listener)
+    client.transport.protocol = reception.connect(dataclasses.replace(one.listener, scheme="https"))
     client.transport.protocol.connection_made(client.transport)
     client.tls.shake_hands()
     client.send(b"PROXY TCP4 203.0.113.9 198.51.100.1 50000 443\r\n" + client.tls.take())
