@@ -173,6 +173,7 @@ def visit(server, version, content):
         found["last"] = client.ask("/hello", close=True)
         found["clean"] = client.ends_cleanly()
     found["kernel"] = kernel_counters()["TlsTxSw"] - before["TlsTxSw"]
+    print(server.name, version, found, flush=True)
     return found
 
 
