@@ -228,8 +228,11 @@ class SecureSocket(asyncio.Transport):
     def _drop(self) -> None:
         """Take what comes behind our own end; OpenSSL would take data there for a mistake."""
         try:
-            while _recv(self._sock, DROP):
-                pass
+            for _ in range(TURN // DROP):
+                if not _recv(self._sock, DROP):
+                    break
+            else:
+                return
         except BlockingIOError:
             return
         except OSError as error:
