@@ -1,6 +1,7 @@
 """What a process asks of the kernel for itself, each in a process of its own."""
 
 import os
+import pwd
 import resource
 import signal
 import subprocess
@@ -82,3 +83,34 @@ def test_a_process_can_hide_from_others_of_its_user(calls, dumpable):
     code = f"import ctypes; from aioserve.system.process import hide; {calls}\nprint(ctypes.CDLL(None).prctl(3))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert int(found.stdout) == dumpable
+
+
+#: The parent has something open, and its child, of the same user, opens it by its path.
+NEIGHBOURS = """
+import os
+import pwd
+from aioserve.system.process import hide
+os.setgid({user}); os.setuid({user})
+hide(False)  # as a process is that has not changed its user
+secret = os.memfd_create("secret")
+hide({hidden})
+parent = os.getpid()
+if os.fork() == 0:
+    hide(False)
+    try:
+        os.close(secret)
+        os.close(os.open(f"/proc/{{parent}}/fd/{{secret}}", os.O_RDONLY))
+        print("opened", flush=True)
+    except PermissionError:
+        print("refused", flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who is not")
+@pytest.mark.parametrize("hidden, answer", [(False, "opened"), (True, "refused")])
+def test_what_a_hidden_process_has_open_is_closed_to_others_of_its_user(hidden, answer):
+    code = NEIGHBOURS.format(user=pwd.getpwnam("nobody").pw_uid, hidden=hidden)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert found.stdout == f"{answer}\n", found
