@@ -177,21 +177,9 @@ class Handshake(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_begun",
-        "_due",
-        "_engine",
-        "_incoming",
-        "_listener",
-        "_on_socket",
-        "_outgoing",
-        "_over",
-        "_peer",
-        "_shared",
-        "_transport",
-        "begun",
-        "bucket",
-        "waits_for_client",
-    )
+        "_begun", "_due", "_engine", "_incoming", "_listener", "_on_socket", "_outgoing", "_over", "_peer", "_shared",
+        "_transport", "begun", "bucket", "waits_for_client",
+    )  # fmt: skip
 
     def __init__(self, shared: Handshakes, listener: Listener, on_socket: SecureSocket | None = None) -> None:
         server = shared.server

@@ -66,27 +66,9 @@ class Secure(asyncio.Transport, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_backlog",
-        "_choked",
-        "_closing",
-        "_decrypt",
-        "_encrypt",
-        "_ended",
-        "_engine",
-        "_host",
-        "_incoming",
-        "_inner",
-        "_outgoing",
-        "_paused",
-        "_put",
-        "_room",
-        "_send",
-        "_shut",
-        "_take",
-        "_told",
-        "_transport",
-        "bucket",
-    )
+        "_backlog", "_choked", "_closing", "_decrypt", "_encrypt", "_ended", "_engine", "_host", "_incoming", "_inner",
+        "_outgoing", "_paused", "_put", "_room", "_send", "_shut", "_take", "_told", "_transport", "bucket",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -105,8 +87,10 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         self._inner: Any = None
         self._put = incoming.write
         self._take = outgoing.read
-        self._decrypt = engine.read
-        self._encrypt = engine.write
+        # perf: past methods in Python that only call these; callgrind, a request over TLS in memory: -1.7 %
+        direct = getattr(engine, "_sslobj", engine)
+        self._decrypt = direct.read
+        self._encrypt = direct.write
         self._send = transport.write
         # How much may be encrypted and written straight away: PIECE; less than nothing where there is more to think of.
         self._room: int = PIECE
