@@ -112,8 +112,9 @@ def _read_value(setting: Setting, raw: object, place: str, found: Mistakes) -> A
 
 
 def _read_one(setting: Setting, raw: object, place: str, found: Mistakes) -> Any:
-    if isinstance(raw, str) and (setting.path, raw.strip().lower()) in REFUSED_VALUES:
-        found.add(place, raw, REFUSED_VALUES[setting.path, raw.strip().lower()])
+    refused = REFUSED_VALUES.get((setting.path, str(raw).strip().lower()))
+    if refused is not None:
+        found.add(place, raw, refused)
         return None
     try:
         value = setting.kind.read(raw)

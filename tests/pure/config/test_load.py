@@ -210,6 +210,7 @@ FILE = "aioserve.toml"
         ("[process]\npreload_app = true", "process.preload_app: use --preload"),
         ("[ws]\nmode = 'wsproto'", "ws.mode: 'wsproto' is not needed: there is one implementation"),
         ("[ssl]\nkeyfile = ['x']", "ssl.keyfile: a key and no certificate for it; add --ssl-certfile"),
+        ("[ssl]\nminimum_version = 1.1", "ssl.minimum_version: 1.1 is broken, and browsers refuse it"),
         ("[ssl]\nversion = 17", "ssl.version: use --ssl-minimum-version"),
         ("[timeout]\nworker_healthcheck = 1", "timeout.worker_healthcheck: use --timeout-worker"),
     ],
