@@ -295,7 +295,7 @@ def test_the_application_waits_for_a_client_that_does_not_read(serve):
         await send({"type": "http.response.body", "body": b""})
 
     async def visit(place):
-        client = place.caller(receive_buffer=4096)
+        client = place.caller(receive_buffer=1 << 17)
         await asyncio.to_thread(client.shake_hands)
         client.tls.sendall(LAST)
         await place.until(
