@@ -79,17 +79,17 @@ class Caller:
         return self.read(count or len(OK))
 
     def read(self, count):
-        got = b""
+        got = bytearray()
         while len(got) < count and (data := self.tls.recv(min(count - len(got), 1 << 18))):
             got += data
-        return got
+        return bytes(got)
 
     def read_all(self):
         """Up to the server's close_notify; anything else that ends it raises."""
-        got = b""
+        got = bytearray()
         while data := self.tls.recv(1 << 18):
             got += data
-        return got
+        return bytes(got)
 
     def close(self):
         (self.tls or self.raw).close()
