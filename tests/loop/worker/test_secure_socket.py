@@ -524,6 +524,45 @@ async def test_a_connection_that_is_broken_already_is_not_begun():
     assert place.server.connections == 0
 
 
+async def test_a_protocol_that_fails_loses_its_connection():
+    """And the loop says why, as it does for its own transports."""
+    lost, said = asyncio.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["exception"]))
+
+    class Failing(asyncio.Protocol):
+        def data_received(self, data):
+            raise ZeroDivisionError
+
+        def connection_lost(self, exc):
+            lost.set()
+
+    place = Place(hello)
+    place.server.handshakes = Handshakes(place.server)
+    shared = SocketTls(place.server.handshakes)
+    with accepted() as (client, sock), place.sock:
+        SecureSocket(shared, sock).start(Failing())
+        client.send(b"x")
+        await asyncio.wait_for(lost.wait(), PATIENCE)
+    shared.close()
+    assert [type(error) for error in said] == [ZeroDivisionError]
+
+
+async def test_limits_of_the_buffer_are_as_those_of_asyncio():
+    place = Place(hello)
+    place.server.handshakes = Handshakes(place.server)
+    shared = SocketTls(place.server.handshakes)
+    with accepted() as (_, sock), place.sock:
+        transport = SecureSocket(shared, sock)
+        assert transport.get_write_buffer_limits() == (HIGH_WATER // 4, HIGH_WATER)
+        transport.set_write_buffer_limits(low=10)
+        assert transport.get_write_buffer_limits() == (10, 40)
+        transport.set_write_buffer_limits(high=100, low=1)
+        assert transport.get_write_buffer_limits() == (1, 100)
+        transport.set_write_buffer_limits()
+        assert transport.get_write_buffer_limits() == (HIGH_WATER // 4, HIGH_WATER)
+    shared.close()
+
+
 # The kernel.
 
 
