@@ -426,7 +426,8 @@ def test_a_client_that_reads_nothing_is_reset(serve):
         client.tls.sendall(GET)
         await place.until(lambda: place.server.connections == 1, "it is not there")
         await place.empty()
-        with pytest.raises(OSError, match="reset"):
+        # OpenSSL does not always tell Python how it was cut.
+        with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
             await asyncio.to_thread(client.read_all)
 
     serve(large, visit, write_timeout=0.2)
