@@ -11,6 +11,7 @@ import struct
 from contextlib import contextmanager, suppress
 
 import pytest
+from websockets.sync.client import connect
 
 from aioserve.accept.base import Listener
 from aioserve.config.tree import Ssl
@@ -227,6 +228,25 @@ def test_the_scope_says_who_and_how(serve):
     assert seen["scheme"] == "https"
     assert tuple(seen["client"]) == address
     assert seen["extensions"]["tls"]["tls_version"] == 0x0304
+
+
+def test_a_websocket_takes_the_place_of_a_connection(serve):
+    async def app(scope, receive, send):
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+    async def visit(place):
+        def run():
+            context = AUTHORITY.client_context()
+            with connect(f"wss://localhost:{place.port}", ssl=context, max_size=None) as client:
+                client.send(LARGE)
+                return client.recv() == LARGE
+
+        return await asyncio.to_thread(run)
+
+    assert serve(app, visit)
 
 
 def test_a_record_may_come_in_pieces(serve):
