@@ -67,9 +67,7 @@ HANDSHAKES: Final = 22  # under way now
 HANDSHAKES_TOTAL: Final = 23  # completed
 HANDSHAKES_RESUMED: Final = 24  # of these, with a session of before
 HANDSHAKES_FAILED: Final = 25  # refused, timed out, given up for want of room, or left by the client
-CERTIFICATE_UNTIL: Final = (
-    26  # when the first of the certificates in use expires, in seconds since 1970; 0: there is none
-)
+CERTIFICATE_UNTIL: Final = 26  # when the first of the certificates expires, in seconds since 1970; 0: there is none
 KTLS_TOTAL: Final = 27  # connections whose sending the kernel encrypts
 
 # Of the offload pool, from the end of the row downwards; what a process has counted so far, but the first three.
@@ -129,6 +127,12 @@ class Snapshot:
     retaken_total: int
     stolen: int
     queue: int
+    handshakes: int
+    handshakes_total: int
+    handshakes_resumed: int
+    handshakes_failed: int
+    certificate_until: int
+    ktls_total: int
 
 
 @final
@@ -188,6 +192,12 @@ class Row:
             retaken_total=cells[RETAKEN_TOTAL],
             stolen=cells[STOLEN],
             queue=cells[QUEUE],
+            handshakes=cells[HANDSHAKES],
+            handshakes_total=cells[HANDSHAKES_TOTAL],
+            handshakes_resumed=cells[HANDSHAKES_RESUMED],
+            handshakes_failed=cells[HANDSHAKES_FAILED],
+            certificate_until=cells[CERTIFICATE_UNTIL],
+            ktls_total=cells[KTLS_TOTAL],
         )
 
 

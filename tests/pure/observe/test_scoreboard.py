@@ -1,12 +1,15 @@
 import os
+from dataclasses import fields
 
 import pytest
 
+from aioserve.observe import scoreboard
 from aioserve.observe.scoreboard import (
     CELL_BYTES,
     CONNECTIONS,
     GENERATION,
     HEARTBEAT_NS,
+    KTLS_TOTAL,
     PHASE,
     PID,
     REQUESTS_TOTAL,
@@ -14,7 +17,11 @@ from aioserve.observe.scoreboard import (
     SEATS,
     Phase,
     Scoreboard,
+    Snapshot,
 )
+
+#: What a snapshot says that is in a cell of the same name.
+WORDS = sorted({field.name for field in fields(Snapshot)} - {"slot", "seat"})
 
 
 def test_every_row_begins_empty():
@@ -57,6 +64,18 @@ def test_a_snapshot_is_not_changed_by_later_writes():
     snapshot = row.snapshot()
     row.cells[REQUESTS_TOTAL] = 5
     assert snapshot.requests_total == 0
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_snapshot_has_the_value_of_the_cell_of_that_name(word):
+    row = Scoreboard(1).row(0, 0)
+    row.cells[getattr(scoreboard, word.upper())] = 1
+    snapshot = row.snapshot()
+    assert [name for name in WORDS if getattr(snapshot, name)] == [word]
+
+
+def test_a_snapshot_leaves_out_no_cell_but_those_of_the_pool():
+    assert {getattr(scoreboard, word.upper()) for word in WORDS} == set(range(KTLS_TOTAL + 1))
 
 
 @pytest.mark.parametrize("value", [0, 1, 2**63, 2**64 - 1])
