@@ -187,7 +187,9 @@ class Connection(asyncio.Protocol):
             "extensions": server.extensions.copy(),
         }
         if peer.extensions is not None:
-            scope["extensions"].update({name: {**said} for name, said in peer.extensions.items()})
+            extensions = scope["extensions"]
+            for name, said in peer.extensions.items():
+                extensions[name] = said.copy()
             if peer.relay is not None and peer.relay.leaving:
                 head.keep_alive = False
         if head.forwarded:
@@ -392,7 +394,7 @@ class Connection(asyncio.Protocol):
         scope["extensions"] = {
             "websocket.http.response": {},
             "aioserve.offload": server.extensions["aioserve.offload"],
-            **{name: {**said} for name, said in own.items()},
+            **{name: said.copy() for name, said in own.items()},
         }
         server.deadlines.forget(self)
         self._transport = None
