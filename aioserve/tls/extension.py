@@ -47,20 +47,32 @@ _KEPT: Final = 64
 def of(engine: ssl.SSLObject | ssl.SSLSocket, server_cert: str | None) -> dict[str, object]:
     """What ``engine``, whose handshake is complete, knows; ``server_cert`` is the certificate it has shown, as PEM.
 
-    Several connections may have the same dict, so nobody must change it.
+    Several connections may have the same dict, so nobody must change it. A certificate that ``ssl`` cannot read has no
+    name here; whoever can read it finds it in the chain.
     """
     cipher = engine.cipher()
     common = _common(server_cert, engine.version() or "", cipher[0] if cipher else "")
     own = engine.getpeercert(binary_form=True)
     if not own:
         return common
-    found: dict[str, Any] = engine.getpeercert() or {}
+    found = peer_certificate(engine)
     return {
         **common,
         "client_cert_chain": tuple(ssl.DER_cert_to_PEM_cert(der) for der in _chain(engine) or (own,)),
         # OpenSSL ends a handshake with a certificate that it cannot verify; so this one it has.
-        "client_cert_name": distinguished_name(found.get("subject", ())),
+        "client_cert_name": None if found is None else distinguished_name(found.get("subject", ())),
     }
+
+
+def peer_certificate(engine: ssl.SSLObject | ssl.SSLSocket) -> dict[str, Any] | None:
+    """What ``getpeercert`` says of the client's certificate, if it can.
+
+    It reads all or nothing, and fails at an address in it that is not UTF-8, as old authorities have written them.
+    """
+    try:
+        return engine.getpeercert()
+    except UnicodeDecodeError:
+        return None
 
 
 @lru_cache(maxsize=_KEPT)

@@ -23,6 +23,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
+from aioserve.tls.extension import peer_certificate
+
 if TYPE_CHECKING:
     from aioserve.worker.deadlines import Deadlines, Timed
     from aioserve.worker.settings import Settings
@@ -381,7 +383,7 @@ class Secure(asyncio.Transport, asyncio.Protocol):
             case "sslcontext":
                 return self._engine.context
             case "peercert":
-                return self._engine.getpeercert()
+                return peer_certificate(self._engine)
             case "cipher":
                 return self._engine.cipher()
             case "compression":

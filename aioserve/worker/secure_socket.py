@@ -24,6 +24,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.tls import ktls
+from aioserve.tls.extension import peer_certificate
 from aioserve.worker.handshakes import Handshake
 from aioserve.worker.readiness import READ, WRITE, Readiness
 
@@ -293,7 +294,7 @@ class SecureSocket(asyncio.Transport):
             sslcontext=engine.context,
             cipher=engine.cipher(),
             compression=engine.compression(),
-            peercert=engine.getpeercert(),
+            peercert=peer_certificate(engine),
             kernel_tls=self._shared.settle(engine),
         )
 
