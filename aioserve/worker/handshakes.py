@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol, cast, final
 
 from aioserve.tls import extension
-from aioserve.tls.failures import explain
+from aioserve.tls.failures import explain, pass_over_names
 from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.secure import Secure
@@ -88,6 +88,8 @@ class Handshakes:
         self._said: dict[str, float] = {}
         self._silent: dict[str, int] = {}
         extension.cipher_suites()  # some milliseconds now rather than within the first handshake
+        pass_over_names()
+        server.at_beats.append(self._beat)
 
     def connect(self, listener: Listener) -> Handshake:
         """The protocol of a new connection."""
@@ -102,9 +104,17 @@ class Handshakes:
     def begin(self, handshake: UnderWay) -> None:
         """One more; the oldest are given up if that is too many, but none that is about to make progress."""
         self._open[handshake] = None
+        self._keep_limit(handshake.begun)
+
+    def _beat(self, now: float, late: float) -> None:  # noqa: ARG002  # as the server calls it
+        """While every place is taken nobody new comes, who would make the oldest give up theirs."""
+        if self.server.connections >= self.server.connection_limit:
+            self._keep_limit(now)
+
+    def _keep_limit(self, now: float) -> None:
         while len(self._open) > self._limit:
             oldest = next(iter(self._open))
-            if handshake.begun - oldest.begun < GRACE or not oldest.waits_for_client:
+            if now - oldest.begun < GRACE or not oldest.waits_for_client:
                 return
             oldest.give_up(f"{self._limit} others are under way, the limit, and it is the oldest")
 
@@ -156,11 +166,14 @@ class Handshakes:
     def _next_turn(self) -> None:
         self._spent = 0.0
         queue = self._queue
-        while queue and self._spent < TURN:
-            self._step(queue.popleft())
-        self._announced = self._spent > 0.0
-        if self._announced:
-            self.server.loop.call_soon(self._next_turn)
+        try:
+            while queue and self._spent < TURN:
+                self._step(queue.popleft())
+        finally:
+            # Also if an application has raised what stops a loop: the others in the queue have nobody else.
+            self._announced = self._spent > 0.0 or bool(queue)
+            if self._announced:
+                self.server.loop.call_soon(self._next_turn)
 
     def _serve(self, transport: asyncio.Transport, listener: Listener, peer: Peer) -> None:
         connection = Connection(self.server, listener)

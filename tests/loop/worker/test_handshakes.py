@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import ssl
+import sys
 
 import pytest
 
@@ -201,6 +202,25 @@ async def test_a_client_that_cannot_show_who_it_is_is_refused(house, client, sai
     assert one.lines == [f"192.0.2.7:50000 - TLS handshake failed: {said}"]
 
 
+async def test_a_name_that_is_not_ascii_fails_without_a_traceback(house, monkeypatch):
+    others = []
+    monkeypatch.setattr(sys, "unraisablehook", others.append)
+    one = house(terms(sni_callback=lambda *_: None))
+    client = one.caller()
+    client.send(hello().replace(b"localhost", b"local\xffost"))
+    assert (client.state, one.counted(), others, one.lines) == ("closed", (0, 0, 0, 1), [], [])
+
+
+async def test_what_else_cannot_be_raised_is_written(house, monkeypatch):
+    others = []
+    monkeypatch.setattr(sys, "unraisablehook", others.append)
+    house()
+    one = house(terms(sni_callback=lambda *_: 1 / 0))
+    one.caller().send(hello())
+    (said,) = others
+    assert said.exc_type is ZeroDivisionError
+
+
 async def test_garbage_is_refused_without_a_line(house):
     one = house()
     client = one.caller()
@@ -382,6 +402,20 @@ async def test_half_of_few_connections_remain_for_those_who_are_through(house):
     assert [one.reason is None for one in many] == [False, False, True, True, True]
 
 
+async def test_the_oldest_are_given_up_too_where_nobody_new_can_come(house):
+    """All places were taken within a moment."""
+    one = house(limit_connections=4)
+    first, second, third = (one.caller() for _ in range(3))
+    now = third.transport.protocol.begun + GRACE
+    one.server.at_beats[-1](now, 0.0)
+    assert [caller.state for caller in (first, second, third)] == ["open"] * 3
+    fourth = one.caller()
+    one.server.at_beats[-1](now - GRACE / 2, 0.0)
+    assert [caller.state for caller in (first, second, third, fourth)] == ["open"] * 4
+    one.server.at_beats[-1](fourth.transport.protocol.begun + GRACE, 0.0)
+    assert [caller.state for caller in (first, second, third, fourth)] == ["aborted"] * 2 + ["open"] * 2
+
+
 async def test_a_real_one_that_is_given_up_is_closed(house):
     one = house(limit_handshakes=1)
     first = one.caller()
@@ -414,6 +448,23 @@ async def test_a_burst_takes_several_turns_of_the_loop(house):
     assert all(caller.transport.reading for caller in callers)
     for caller in callers:
         caller.transport.abort()
+
+
+async def test_the_queue_goes_on_behind_a_step_that_fails(house):
+    class Fails(Waiting):
+        def step(self):
+            raise SystemExit
+
+    one = house()
+    one.shared._spent = handshakes.TURN
+    one.shared.take_turn(Fails(0.0, one.shared))
+    caller = one.caller()
+    caller.send(hello())
+    with pytest.raises(SystemExit):
+        one.shared._next_turn()
+    assert caller.transport.written == b""
+    await settle()
+    assert caller.transport.written != b""
 
 
 async def test_one_that_was_closed_while_it_waited_for_its_turn_takes_none(house):
