@@ -42,6 +42,15 @@ PIECE: Final = 64 * 1024
 TURN: Final = 1024 * 1024
 
 
+#: How much ciphertext OpenSSL is given to read at once, in bytes. It does not stop at messages without data: so many
+#: KeyUpdates take it some 20 ms. Two full records with all that is around them; one is 12 % slower for large bodies.
+SLICE: Final = 2 * RECORD + 512
+
+#: Records of one connection that are passed on in one turn of the loop: more than the 16 full ones of a large read, and
+#: far fewer than the thousands that hold a byte, or a request, each.
+RECORDS: Final = 32
+
+
 class Inner(Protocol):
     """Who speaks on this transport: a ``Connection``, a ``WebSocket``, or a relay."""
 
@@ -68,9 +77,9 @@ class Secure(asyncio.Transport, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_backlog", "_choked", "_closing", "_decrypt", "_encrypt", "_ended", "_engine", "_host", "_incoming", "_inner",
-        "_outgoing", "_paused", "_put", "_room", "_send", "_shut", "_stuck", "_take", "_told", "_transport",
-        "bucket",
+        "_backlog", "_choked", "_closing", "_decrypt", "_due", "_encrypt", "_ended", "_engine", "_host", "_incoming",
+        "_inner", "_outgoing", "_paused", "_put", "_rest", "_room", "_send", "_shut", "_stuck", "_take", "_told",
+        "_transport", "bucket",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +112,9 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         self._told: bool = False
         # Nothing is read until the socket takes more.
         self._stuck: bool = False
+        # What of a large read OpenSSL has not been given yet; whether a later turn of the loop goes on with it.
+        self._rest: memoryview | None = memoryview(incoming.read()) if incoming.pending > SLICE else None
+        self._due: bool = False
         self._paused: bool = False
         # The client has said that it sends no more; we have.
         self._ended: bool = False
@@ -115,8 +127,9 @@ class Secure(asyncio.Transport, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         size = len(data)
-        if size > PIECE:
-            self._receive_much(data)
+        if size > SLICE:
+            self._rest = memoryview(data)
+            self._read()
             return
         self._put(data)
         # What comes in one piece holds less than that: no more is allocated, and nothing is left in the engine.
@@ -154,33 +167,62 @@ class Secure(asyncio.Transport, asyncio.Protocol):
 
     def read_on(self) -> None:
         """Pass on what has come already."""
-        if self._incoming.pending or self._engine.pending():
+        if self._is_behind():
             self._read()
 
-    def _receive_much(self, data: bytes) -> None:
-        view = memoryview(data)
-        for begin in range(0, len(view), PIECE):
-            self._put(view[begin : begin + PIECE])
-            if not self._paused:
-                self._read()
+    def _is_behind(self) -> bool:
+        return self._incoming.pending > 0 or self._rest is not None or self._engine.pending() > 0
 
     def _read(self) -> None:
-        """Pass on record by record, until there is no whole one left or whoever reads them wants no more."""
+        """Pass on record by record, until there is no whole one left, no more are wanted, or it is others' turn."""
         incoming, engine = self._incoming, self._engine
-        while not self._paused and not self._closing and not self._ended:
+        left = RECORDS
+        hungry = incoming.pending < RECORD
+        fresh = False
+        while not self._paused and not self._closing and not self._ended and not self._stuck:
+            if not left:
+                self._read_later()
+                return
+            if hungry and self._rest is not None:
+                self._put_more()
+                hungry, fresh = False, True
             try:
                 plain = self._decrypt(RECORD)
             except ssl.SSLError as error:
                 self._look_at(error)
-                return
+                if self._rest is None:
+                    return
+                hungry = True
+                if fresh:
+                    # A slice without a single record of data.
+                    left = 0
+                continue
             if not plain:
                 self._end()
                 return
+            left -= 1
+            fresh = False
             self._inner.data_received(plain)
             if self._outgoing.pending:
                 self._answer()
             if not incoming.pending and not engine.pending():
-                return
+                if self._rest is None:
+                    return
+                hungry = True
+
+    def _put_more(self) -> None:
+        rest = self._rest
+        assert rest is not None
+        self._put(rest[:SLICE])
+        self._rest = rest[SLICE:] if len(rest) > SLICE else None
+
+    def _read_later(self) -> None:
+        """Go on in the next turn of the loop, and let nothing come before that."""
+        if not self._due:
+            self._due = True
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.pause_reading()
+            self._host.loop.call_soon(self._resume)
 
     def _look_at(self, error: ssl.SSLError) -> None:
         """Why there is nothing to read."""
@@ -207,6 +249,7 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         if self._ended or self._closing or transport is None:
             return
         self._ended = True
+        self._rest = None
         if not transport.is_closing():
             # RFC 8446 6.1: what comes behind a close_notify is ignored.
             transport.pause_reading()
@@ -365,7 +408,7 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         """Nothing is read or written any more."""
         self._closing = True
         self._room = -1
-        self._backlog = None
+        self._backlog = self._rest = None
 
     # What else a transport can.
 
@@ -401,16 +444,17 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         if not self._paused:
             return
         self._paused = False
-        if self._incoming.pending or self._engine.pending():
+        if self._is_behind():
             # Not within this call: it may come from whoever is being told what was read last.
-            self._host.loop.call_soon(self._resume)
+            self._read_later()
         else:
             self._resume()
 
     def _resume(self) -> None:
         """What came before the pause comes first."""
+        self._due = False
         self.read_on()
-        if self._transport is not None and not self._paused and not self._ended and not self.is_closing():
+        if self._transport is not None and not self._due and not self._stuck and self.is_reading():
             self._transport.resume_reading()
 
     def is_reading(self) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioserve.http.ws_wire import close_frame
-from aioserve.worker.secure import PIECE, TURN, Secure
+from aioserve.worker.secure import PIECE, RECORDS, SLICE, TURN, Secure
 from tests.fakes import FakeTransport
 from tests.loop.worker.conftest import settle
 from tests.loop.worker.tls import AUTHORITY, Caller, speak_tls, terms
@@ -176,6 +176,63 @@ async def test_full_records_in_one_read_are_all_passed_on(records):
     assert line.top.data == sent
 
 
+async def test_many_small_records_leave_time_for_others():
+    line = Line()
+    line.send(b"".join(line.client.write(b"x") for _ in range(100 * RECORDS)))
+    assert (len(line.top.data), line.transport.reading) == (RECORDS, False)
+    await asyncio.sleep(0)
+    assert (len(line.top.data), line.transport.reading) == (2 * RECORDS, False)
+    for _ in range(6):
+        await settle()
+    assert (len(line.top.data), line.transport.reading) == (100 * RECORDS, True)
+
+
+async def test_a_pause_and_its_end_do_not_hurry_what_has_to_wait():
+    line = Line()
+    line.send(b"".join(line.client.write(b"x") for _ in range(10 * RECORDS)))
+    for _ in range(3):
+        line.secure.pause_reading()
+        line.secure.resume_reading()
+    assert not line.transport.reading
+    await asyncio.sleep(0)
+    assert len(line.top.data) <= 2 * RECORDS + 1
+
+
+async def test_messages_without_data_leave_time_for_others():
+    """A KeyUpdate is one, and `ssl` can send none: something that takes what has come stands for the engine."""
+    line, taken = Line(), []
+
+    def swallow(size):
+        taken.append(len(line.secure._incoming.read()))
+        raise ssl.SSLWantReadError
+
+    line.secure._decrypt = swallow
+    line.send(bytes(3 * SLICE + 1))
+    assert (taken, line.transport.reading) == ([SLICE], False)
+    await settle()
+    assert (taken, line.transport.reading) == ([SLICE, SLICE, SLICE, 1], True)
+
+
+async def test_what_came_with_the_end_of_the_handshake_leaves_time_for_others():
+    line = Line()
+    line.secure._incoming.write(b"".join(line.client.write(b"x") for _ in range(2000)))
+    late = Secure(line, line.transport, line.secure._engine, line.secure._incoming, line.secure._outgoing)
+    late.set_protocol(line.top)
+    late.read_on()
+    assert (len(line.top.data), line.transport.reading) == (RECORDS, False)
+    for _ in range(4):
+        await settle()
+    assert (len(line.top.data), line.transport.reading) == (2000, True)
+
+
+async def test_what_has_to_wait_ends_with_its_connection():
+    line = Line()
+    line.send(b"".join(line.client.write(b"x") for _ in range(10 * RECORDS)))
+    line.secure.abort()
+    await settle()
+    assert (len(line.top.data) <= RECORDS + 1, line.top.told) == (True, ["lost"])
+
+
 # Writing.
 
 
@@ -260,6 +317,19 @@ async def test_who_takes_no_answers_is_not_read():
     assert line.transport.reading
     line.send(record[7:])
     assert line.top.data == b"later"
+
+
+async def test_nothing_that_has_come_already_is_read_of_who_takes_no_answers():
+    line = Line(accept=10)
+    line.secure.write(b"x" * 100)
+    line.secure._outgoing.write(b"an answer")
+    line.send(line.client.write(b"a") + line.client.write(b"b") + line.client.write(b"c"))
+    line.secure.pause_reading()
+    line.secure.resume_reading()
+    await settle()
+    assert (line.top.data, line.transport.reading) == (b"ab", False)
+    line.transport.peer_reads()
+    assert (line.top.data, line.transport.reading) == (b"abc", True)
 
 
 @pytest.mark.parametrize("records", [1, 2])
