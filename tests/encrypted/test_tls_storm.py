@@ -1,7 +1,7 @@
 """Handshakes that are slow, halved, rubbish or endless: others are served as before, and nothing of them remains.
 
 Quiet times and storms take turns in one server, and what others see then is compared.
-``python -m tests.encrypted.test_storm`` is a larger one, with a table.
+``python -m tests.encrypted.test_tls_storm`` is a larger one, with a table.
 """
 
 from __future__ import annotations
