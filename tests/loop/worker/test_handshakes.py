@@ -210,7 +210,7 @@ async def test_a_name_that_is_not_ascii_fails_without_a_traceback(house, monkeyp
     one = house(terms(sni_callback=lambda *_: None))
     client = one.caller()
     client.send(hello().replace(b"localhost", b"local\xffost"))
-    assert (client.state, one.counted(), others, one.lines) == ("closed", (0, 0, 0, 1), [], [])
+    assert (client.state, one.counted(), others, one.lines) == ("half-closed", (0, 0, 0, 1), [], [])
 
 
 async def test_what_else_cannot_be_raised_is_written(house, monkeypatch):
