@@ -6,6 +6,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from aioserve.http.introduction import Introduced, write
+from aioserve.tls.extension import peer_certificate
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,7 +30,7 @@ def introduce(transport: asyncio.Transport, peer: Peer) -> bytes:
             alpn=engine.selected_alpn_protocol() or "",
             authority=getattr(engine, "asked_for", None) or "",
             certificates=tuple(ssl.PEM_cert_to_DER_cert(certificate) for certificate in chain),
-            common_name=_common_name(engine.getpeercert()),
+            common_name=_common_name(peer_certificate(engine)),
             name=tls.get("client_cert_name"),
             fault=tls.get("client_cert_error"),
             own_certificate=tls.get("server_cert") or "",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ssl
 
 import pytest
+from cryptography.x509.oid import NameOID
 
 from aioserve.http.introduction import IntroductionReader
 from aioserve.terminator.introducing import introduce
 from aioserve.tls import extension
 from aioserve.worker.peer import Peer
+from tests.pure.tls.odd_certificates import LATIN, named
 from tests.tls import Authority, TlsClient, shake_hands
 
 AUTHORITY = Authority()
@@ -23,13 +25,13 @@ class Transport:
         return {"ssl_object": self.engine}[name]
 
 
-def told(certificate=None, peer=None, **facts):
+def told(certificate=None, peer=None, authority=AUTHORITY.pem, **facts):
     """What the worker hears of a client that has shown this certificate, and the extension that inline TLS has."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     if certificate is not None:
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(cadata=AUTHORITY.pem.decode())
+        context.load_verify_locations(cadata=authority.decode())
     AUTHORITY.server().load_into(context)
     client = AUTHORITY.client_context(certificate)
     client.set_alpn_protocols(["http/1.1"])
@@ -57,6 +59,13 @@ def test_a_certificate_is_said_with_the_whole_name():
     assert client.common_name == "alice"
     assert client.name == tls["client_cert_name"]
     assert "O=Wonderland" in client.name
+
+
+def test_a_certificate_that_python_cannot_read_is_said_without_a_name():
+    _, certificate = named([(NameOID.COMMON_NAME, "old")], alternatives=LATIN)
+    client, tls = told(certificate, authority=certificate.chain)
+    assert [ssl.DER_cert_to_PEM_cert(one) for one in client.certificates] == list(tls["client_cert_chain"])
+    assert (client.common_name, client.name) == ("", None)
 
 
 @pytest.mark.parametrize("anonymous", [True, False])

@@ -7,11 +7,13 @@ import datetime as dt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from tests.tls import Certificate
 
 DAY = dt.timedelta(days=1)
+#: Further names in DER: one address, which is in Latin-1.
+LATIN = b"\x30\x08\x81\x06k\xf6ln@x"
 SIGNED_WITHOUT_HASH = (ed25519.Ed25519PrivateKey,)
 
 
@@ -66,3 +68,32 @@ def make(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return Certificate(pem, secret), (made, key)
+
+
+def named(*parts, alternatives=None):
+    """A certificate that has signed itself, with this subject: a tuple of pairs for each part.
+
+    ``alternatives`` are its further names, in DER.
+    """
+    name = x509.Name([x509.RelativeDistinguishedName([x509.NameAttribute(*pair) for pair in part]) for part in parts])
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = dt.datetime.now(dt.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    if alternatives is not None:
+        further = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, alternatives)
+        builder = builder.add_extension(further, critical=False)
+    signed = builder.sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    return signed, Certificate(
+        signed.public_bytes(pem),
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    )

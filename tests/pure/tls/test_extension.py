@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import ssl
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtensionOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from aioserve.tls import extension
-from tests.tls import Authority, Certificate, TlsClient, shake_hands
+from tests.pure.tls.odd_certificates import LATIN, named
+from tests.tls import Authority, TlsClient, shake_hands
 
 SERVERS = Authority()
 CLIENTS = Authority(intermediates=1)
@@ -33,35 +31,6 @@ def server(clients=None, **options):
 def met(context, certificate=None, **options):
     """The server's side of a handshake with a client that shows ``certificate``."""
     return shake_hands(context, TlsClient(SERVERS.client_context(certificate, **options)))
-
-
-def named(*parts, alternatives=None):
-    """A certificate that has signed itself, with this subject: a tuple of pairs for each part.
-
-    ``alternatives`` are its further names, in DER.
-    """
-    name = x509.Name([x509.RelativeDistinguishedName([x509.NameAttribute(*pair) for pair in part]) for part in parts])
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = dt.datetime.now(dt.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(7)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    )
-    if alternatives is not None:
-        further = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, alternatives)
-        builder = builder.add_extension(further, critical=False)
-    signed = builder.sign(key, hashes.SHA256())
-    pem = serialization.Encoding.PEM
-    return signed, Certificate(
-        signed.public_bytes(pem),
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +102,7 @@ def test_a_name_is_written_as_another_implementation_writes_it(parts):
 
 @pytest.mark.parametrize(
     "alternatives",
-    [b"\x30\x08\x81\x06k\xf6ln@x", b"\x30\x0a\x86\x08ftp://\xf6/"],
+    [LATIN, b"\x30\x0a\x86\x08ftp://\xf6/"],
     ids=["an address in Latin-1", "a URI in Latin-1"],
 )
 def test_a_certificate_that_python_cannot_read_is_shown_without_a_name(alternatives):
