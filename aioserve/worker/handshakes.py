@@ -108,7 +108,7 @@ class Handshakes:
         self._keep_limit(handshake.begun)
 
     def _beat(self, now: float, late: float) -> None:  # noqa: ARG002  # as the server calls it
-        """While every place is taken nobody new comes, who would make the oldest give up theirs."""
+        """With every place taken nobody new can come, for whom the oldest would be given up."""
         if self.server.connections >= self.server.connection_limit:
             self._keep_limit(now)
 
@@ -171,7 +171,7 @@ class Handshakes:
             while queue and self._spent < TURN:
                 self._step(queue.popleft())
         finally:
-            # Also if an application has raised what stops a loop: the others in the queue have nobody else.
+            # Also behind a step that raises: without another turn the others in the queue would wait for ever.
             self._announced = self._spent > 0.0 or bool(queue)
             if self._announced:
                 self.server.loop.call_soon(self._next_turn)

@@ -41,13 +41,12 @@ PIECE: Final = 64 * 1024
 #: How much of a large body is encrypted in one turn of the loop, in bytes: some 0.5 ms.
 TURN: Final = 1024 * 1024
 
-
-#: How much ciphertext OpenSSL is given to read at once, in bytes. It does not stop at messages without data: so many
-#: KeyUpdates take it some 20 ms. Two full records with all that is around them; one is 12 % slower for large bodies.
+#: How much ciphertext OpenSSL is given to read at once, in bytes: two full records. One would make large bodies 12 %
+#: slower; and it reads messages without data to their end, for 20 ms if these are KeyUpdates and nothing else.
 SLICE: Final = 2 * RECORD + 512
 
-#: Records of one connection that are passed on in one turn of the loop: more than the 16 full ones of a large read, and
-#: far fewer than the thousands that hold a byte, or a request, each.
+#: Records of one connection that are passed on in one turn of the loop. A large read has 16 full ones, or thousands
+#: with a byte, or a request, in each.
 RECORDS: Final = 32
 
 
