@@ -132,7 +132,7 @@ class _Pair:
         seen, kind = self._decode(server)
         subject, issuer = seen.get("subject", ()), seen.get("issuer", ())
         names = tuple(
-            _name(sort, value) for sort, value in seen.get("subjectAltName", ()) if sort in {"DNS", "IP Address"}
+            found for sort, value in seen.get("subjectAltName", ()) if (found := _name(sort, value)) is not None
         )
         doubts = [] if names else ["has no names (subjectAltName): browsers refuse it"]
         doubts += self._chain(server, subject, issuer)
@@ -203,7 +203,11 @@ class _Pair:
         except ssl.SSLError as error:
             raise _Refused(self._path, f"does not work in a handshake ({_why(error)})") from None
         suite = (engine.cipher() or ("",))[0]
-        return dict(engine.getpeercert() or {}), "ECDSA" if "-ECDSA-" in suite else "RSA"
+        try:
+            seen = dict(engine.getpeercert() or {})
+        except UnicodeDecodeError:
+            raise _Refused(self._path, "has a name that is not in ASCII; names have to be in Punycode, xn--...") from None
+        return seen, "ECDSA" if "-ECDSA-" in suite else "RSA"
 
     def _chain(self, server: ssl.SSLContext, subject: Name, issuer: Name) -> list[str]:
         """What is wrong with what follows the certificate, if anything is."""
@@ -282,9 +286,12 @@ def _authority(pem: str) -> dict[str, Any] | None:
     return dict(found[0]) if found else None
 
 
-def _name(sort: str, value: str) -> str:
-    """An address as people write it; OpenSSL has all eight groups of it."""
-    return str(ip_address(value.strip())) if sort == "IP Address" else value
+def _name(sort: str, value: str) -> str | None:
+    """A name that a client may want to see; an address as people write it, where OpenSSL has all eight groups of it."""
+    if sort == "DNS":
+        return value
+    # Python says "<invalid>" for one that has neither 4 nor 16 bytes.
+    return str(ip_address(value.strip())) if sort == "IP Address" and value != "<invalid>" else None
 
 
 def _spell(name: object) -> str:

@@ -75,6 +75,16 @@ def test_dates_are_told_and_do_not_keep_a_certificate_from_being_described(show,
     assert early.text.startswith("is not valid before 20")
 
 
+def test_an_address_that_is_none_is_left_out(show):
+    (one,) = show(make(encoded=b"\x82\x01a\x87\x05wrong")[0]).certificates
+    assert one.names == ("a",)
+
+
+def test_a_name_that_is_not_ascii_is_refused(show, tmp_path):
+    (finding,) = said(show(make(encoded=b"\x82\x0eb\xfccher.example")[0]), tmp_path)
+    assert finding == "refused: 0.crt has a name that is not in ASCII; names have to be in Punycode, xn--..."
+
+
 def test_a_certificate_without_names_is_doubtful(show, tmp_path):
     assert said(show(make()[0]), tmp_path) == ["doubtful: 0.crt has no names (subjectAltName): browsers refuse it"]
 
