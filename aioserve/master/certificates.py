@@ -135,10 +135,13 @@ class Certificates:
             and chosen.report.authorities == old.chosen.report.authorities
             and self._clock() - old.made < DAY
         )
-        self._stocks[ssl] = replace(old, chosen=chosen) if stays else _stock(chosen, self._clock())
+        new = replace(old, chosen=chosen) if stays else _stock(chosen, self._clock())
+        # Taken out and put in again: the order is that in which they were wanted.
+        former = self._stocks.pop(ssl, None)
+        self._stocks[ssl] = new
+        if former is not None and former.chosen is not chosen:
+            former.chosen.close()
         if ssl == before:
-            if chosen is not old.chosen:
-                old.chosen.close()
             self._tell()
             return
         self._first = None

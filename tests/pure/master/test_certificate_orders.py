@@ -319,6 +319,26 @@ def test_settings_of_long_ago_are_forgotten(scene):
     assert one.certificates.stock(first) is one.certificates.stock(one.keeper.ssl)
 
 
+def test_settings_that_come_back_leave_nothing_open(scene):
+    one = scene()
+    first, second = one.keeper.ssl, one.ssl(ciphers="HIGH")
+    one.reload(second)
+    opened = set(os.listdir("/proc/self/fd"))
+    one.reload(first, 3)
+    one.reload(second, 4)
+    assert set(os.listdir("/proc/self/fd")) == opened
+
+
+def test_of_settings_that_come_back_others_are_forgotten_first(scene):
+    one = scene()
+    first, *others = (one.ssl(ciphers="HIGH" + ":HIGH" * number) for number in range(5))
+    for ssl in (first, *others[:2], first, *others[2:]):
+        one.reload(ssl)
+    stocks = [one.certificates.stock(ssl) for ssl in (first, *others)]
+    assert stocks[0] is not stocks[-1]
+    assert stocks[1] is stocks[-1]
+
+
 def test_settings_that_are_bad_change_nothing(scene):
     one = scene()
     stock = one.certificates.stock(one.keeper.ssl)
