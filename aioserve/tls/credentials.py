@@ -15,7 +15,10 @@ Several loops in threads share one of these: what a handshake reads is one refer
 
 from __future__ import annotations
 
+import logging
 import ssl
+import sys
+from functools import cache
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.tls import terms
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from aioserve.tls.material import Loadable, Material
     from aioserve.tls.names import Shown
     from aioserve.tls.sets import CertificateSet
+
+
+log = logging.getLogger("aioserve")
 
 
 def make_front() -> ssl.SSLContext:
@@ -72,6 +78,7 @@ class Credentials:
     """
 
     def __init__(self, settings: Ssl, chosen: CertificateSet, front: ssl.SSLContext | None = None) -> None:
+        hush_odd_names()
         self._settings: Final = settings
         self._choice = _Choice(chosen, settings)
         self._front = self._prepare(front or make_front())
@@ -115,6 +122,24 @@ class Credentials:
 
     def _choose(self, engine: ssl.SSLObject, name: str | None, _front: ssl.SSLContext) -> None:
         engine.context = self._choice.leaf(name)
+
+
+@cache
+def hush_odd_names() -> None:
+    """Keep clients from filling the log with tracebacks; once for this process and those that it forks.
+
+    Python decodes the name that a client asks for before it calls us. If it is not ASCII, Python refuses the handshake,
+    as it should (RFC 6066 3), and also prints a traceback through this hook, as often as anybody likes.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is UnicodeDecodeError and isinstance(unraisable.object, bytes):
+            log.debug("a client asked for a name that is not ASCII: %r", unraisable.object)
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _load(chosen: CertificateSet, shown: Shown, digest: str, settings: Ssl) -> Leaf:

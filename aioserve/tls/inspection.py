@@ -206,7 +206,9 @@ class _Pair:
         try:
             seen = dict(engine.getpeercert() or {})
         except UnicodeDecodeError:
-            raise _Refused(self._path, "has a name that is not in ASCII; names have to be in Punycode, xn--...") from None
+            raise _Refused(
+                self._path, "has a name that is not in ASCII; names have to be in Punycode, xn--..."
+            ) from None
         return seen, "ECDSA" if "-ECDSA-" in suite else "RSA"
 
     def _chain(self, server: ssl.SSLContext, subject: Name, issuer: Name) -> list[str]:

@@ -29,7 +29,11 @@ def make(
     enciphers=False,
     encoded=b"",
 ):
-    """``encoded`` are names in DER, of fewer than 128 bytes together. ``issuer`` is what ``make`` has returned as the second one: (certificate, its key)."""
+    """What is wrong is said by the arguments.
+
+    ``encoded`` are names in DER, of fewer than 128 bytes together. ``issuer`` is what ``make`` has returned as the
+    second one: (certificate, its key).
+    """
     key = {
         "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
         "ed25519": ed25519.Ed25519PrivateKey.generate,
