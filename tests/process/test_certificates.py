@@ -359,6 +359,20 @@ def test_everything_that_is_wrong_is_said_at_the_start(tmp_path, mode):
     assert "ssl.ciphers: 'FASTEST' names no cipher" in server.log()
 
 
+@pytest.mark.parametrize("mode", [["--workers", "1"], ["--accept", "single"], ["--workers", "1", "--preload"]])
+def test_the_password_is_no_variable_of_the_application_and_a_reload_still_knows_it(tmp_path, mode):
+    certfile, keyfile = AUTHORITY.server().write(tmp_path, password="secret")
+    arguments = ("--ssl-certfile", certfile, "--ssl-keyfile", keyfile, *mode)
+    with Served("plain:app", *arguments, env={"AIOSERVE_SSL_KEYFILE_PASSWORD": "secret"}) as server:
+        if mode == ["--workers", "1"]:
+            server.signal(signal.SIGHUP)
+            server.wait_for("reload to generation 2 finished")
+        with TlsConnection(server, AUTHORITY.client_context()) as client:
+            names = client.get("/environ").text.split()
+    assert "PATH" in names
+    assert "AIOSERVE_SSL_KEYFILE_PASSWORD" not in names
+
+
 def test_nobody_at_the_terminal_is_asked_for_a_password(tmp_path):
     certfile, keyfile = AUTHORITY.server().write(tmp_path, password="secret")
     ours, theirs = os.openpty()
