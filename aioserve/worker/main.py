@@ -144,7 +144,8 @@ def run_worker(
             heard, is_there = reporter.hear()
             for order in heard:
                 if isinstance(order, Show):
-                    show(order, credentials, row.cells)
+                    if not show(order, credentials, row.cells):
+                        reporter.recycle("descriptors, for new certificates")
                 elif stealing is not None:
                     stealing.obey(order)
             if not is_there:

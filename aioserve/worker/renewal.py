@@ -24,17 +24,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("aioserve")
 
 
-def show(order: Show, credentials: Credentials | None, cells: memoryview) -> None:
-    """Do as the master says, who has inspected it."""
+def show(order: Show, credentials: Credentials | None, cells: memoryview) -> bool:
+    """Do as the master says, who has inspected it. False: it cannot be done here; a new process has to do it."""
     try:
         chosen = adopt(order.descriptors)
     except ValueError:
-        log.error("new certificates have not arrived, this process is short of descriptors; the old ones stay")  # noqa: TRY400 - as below
-        return
+        log.error("new certificates have not arrived, this process is short of descriptors")  # noqa: TRY400 - as below
+        return False
     try:
-        if credentials is not None:
-            _replace(credentials, chosen)
-            publish(credentials, cells)
+        return credentials is None or _replace(credentials, chosen, cells)
     finally:
         chosen.close()
 
@@ -45,11 +43,14 @@ def publish(credentials: Credentials | None, cells: memoryview | None) -> None:
         cells[CERTIFICATE_UNTIL] = credentials.until
 
 
-def _replace(credentials: Credentials, chosen: CertificateSet) -> None:
+def _replace(credentials: Credentials, chosen: CertificateSet, cells: memoryview | None) -> bool:
     try:
         credentials.replace(chosen)
     except (ssl.SSLError, OSError, ConfigError) as error:
-        log.error("new certificates cannot be loaded (%s); the old ones stay", error)  # noqa: TRY400 - OpenSSL's stack says nothing
+        log.error("new certificates cannot be loaded (%s); the old ones stay for now", error)  # noqa: TRY400 - OpenSSL's stack says nothing
+        return False
+    publish(credentials, cells)
+    return True
 
 
 @final
@@ -89,8 +90,8 @@ class Renewal:
         report: Report = await self._loop.run_in_executor(None, here, copied)
         chosen = self._keeper.judge(copied, report)
         if chosen is not None:
-            _replace(self._credentials, chosen)
-            publish(self._credentials, self._cells)
+            if not _replace(self._credentials, chosen, self._cells):
+                self._keeper.retry()
             chosen.close()
         if not self._closed:
             self._timer = self._loop.call_later(INTERVAL, self._look)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import re
+import resource
 import signal
 import ssl
 import subprocess
@@ -159,6 +160,20 @@ def test_a_bad_certificate_is_refused_and_a_worker_that_is_born_meanwhile_shows_
         new = site.renew()
         wait_until(lambda: shown(server) == new.der, "the new certificate")
         assert server.log().count("are refused") == 1
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
+def test_a_worker_without_descriptors_for_new_certificates_is_replaced(tmp_path):
+    site = Site(tmp_path, "--workers", "1")
+    with site.server as server:
+        (worker,) = server.workers()
+        count = len(os.listdir(f"/proc/{worker}/fd"))
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (count, count))
+        new = site.renew()
+        server.wait_for("has reached a limit (descriptors, for new certificates): a successor starts")
+        wait_until(lambda: server.workers() not in ({worker}, set()), "a successor")
+        server.wait_for("plain:app: shutdown complete")
+        assert shown(server) == new.der
 
 
 def test_keys_that_only_root_may_read_are_loaded_and_renewed_with_another_user(tmp_path):
