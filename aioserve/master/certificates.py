@@ -9,8 +9,8 @@ tickets, as long as whom it has let in may come back:
 - A reload a day after the last one: a new front, so that keys which are stolen do not open what was said long ago. A
   ticket is good for two hours; what a new front costs is a full handshake for those who come back meanwhile.
 
-A generation that was started with other settings keeps what these have found last: it is on its way out, or the reload
-has failed and it serves on, and then it is to serve as before.
+A generation that was started with other settings keeps what these have found last: it is on its way out. If the reload
+fails and it serves on, its settings are the keeper's again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-from aioserve.master.events import Exited, Prepared, Spawned, Unlisten
+from aioserve.master.events import Exited, Mark, Milestone, Prepared, Spawned, Unlisten
 from aioserve.master.inspector import Inspection, in_child
 from aioserve.observe.scoreboard import GENERATION
 from aioserve.tls.credentials import make_front
@@ -102,6 +102,8 @@ class Certificates:
         self._stocks: Final = {keeper.ssl: _stock(keeper.current, clock())}
         # The first generation with the settings of the keeper; None: it is being prepared.
         self._first: int | None = 1
+        # During a reload with other settings: those of before, and their first generation.
+        self._before: tuple[Ssl, int | None] | None = None
 
     @property
     def wake_at(self) -> float | None:
@@ -144,7 +146,7 @@ class Certificates:
         if ssl == before:
             self._tell()
             return
-        self._first = None
+        self._before, self._first = (before, self._first), None
         while len(self._stocks) > _MOST:
             self._stocks.pop(next(iter(self._stocks))).chosen.close()
 
@@ -160,9 +162,15 @@ class Certificates:
                     self._inspection.reaped()
             case _:
                 pass
-        if any(isinstance(action, Unlisten) for action in actions):
-            self._give_up()
-            self._wake_at = None
+        for action in actions:
+            match action:
+                case Unlisten():
+                    self._give_up()
+                    self._wake_at = None
+                case Mark(milestone=Milestone.SERVING):
+                    self._reloaded(failed=action.failed)
+                case _:
+                    pass
 
     def tick(self, now: float) -> None:
         self._wake_at = now + INTERVAL
@@ -179,6 +187,14 @@ class Certificates:
             self._inspect()
         self._keeper.remind()
         self._tell()
+
+    def _reloaded(self, *, failed: bool) -> None:
+        """A reload is over. If it has failed, workers of before serve on, and their files are to be looked at."""
+        if failed and self._before is not None:
+            ssl, self._first = self._before
+            self._give_up()
+            self._keeper.look_after(ssl, self._stocks[ssl].chosen)
+        self._before = None
 
     def _inspect(self) -> None:
         copied = self._keeper.copy()

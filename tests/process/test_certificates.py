@@ -228,6 +228,26 @@ def test_hup_takes_new_paths_and_refuses_bad_ones(tmp_path):
         wait_until(lambda: shown(server, name="two.example") == renewed.der, "the new certificate")
 
 
+def test_after_a_reload_that_failed_the_files_of_before_are_followed(tmp_path):
+    AUTHORITY.server("one.example").write(tmp_path, "one")
+    AUTHORITY.server("two.example").write(tmp_path, "two")
+    program, file = tmp_path / "program.py", tmp_path / "aioserve.toml"
+    program.write_text("from plain import app\n")
+
+    def configure(name):
+        file.write_text(f'[ssl]\ncertfile = ["{name}.crt"]\nkeyfile = ["{name}.key"]\n')
+
+    configure("one")
+    with Served("program:app", "--workers", "1", cwd=tmp_path, app_dir=APPS, tracebacks=1) as server:
+        configure("two")
+        program.write_text("raise RuntimeError\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for("reload to generation 2 failed")
+        new = AUTHORITY.server("one.example")
+        new.write(tmp_path, "one")
+        wait_until(lambda: shown(server, name="one.example") == new.der, "the new certificate")
+
+
 def test_certificates_come_to_a_folder_and_leave_it_and_are_chosen_by_name(tmp_path):
     def mount(name, certificate, version):
         """As Kubernetes does: ``..data`` is a link that is replaced."""

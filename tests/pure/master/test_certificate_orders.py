@@ -9,7 +9,7 @@ from aioserve.config.tree import Ssl
 from aioserve.errors import ConfigError
 from aioserve.master.certificates import SOON, Certificates
 from aioserve.master.channel import pair
-from aioserve.master.events import Exited, Prepared, Role, Spawned, Started, Unlisten
+from aioserve.master.events import Exited, Mark, Milestone, Prepared, Role, Spawned, Started, Unlisten
 from aioserve.master.hands import Kin
 from aioserve.master.slots import Policy
 from aioserve.observe.scoreboard import GENERATION, Scoreboard
@@ -301,6 +301,29 @@ def test_a_generation_keeps_what_its_own_settings_have_found(scene):
     assert one.heard(2) == [("newer",)]
     assert one.heard(1) == []
     assert one.names(before) == ("one",)
+
+
+def test_after_a_reload_that_failed_the_files_of_before_are_looked_at_again(scene):
+    one = scene()
+    before = one.keeper.ssl
+    one.reload(one.ssl(AUTHORITY.server("other"), "other"))
+    AUTHORITY.server("newer").write(one.folder, "other")
+    one.tick(2)
+    one.certificates.saw(Started(), (Mark(Milestone.SERVING, "", failed=True),), one.now)
+    assert one.begun[0].ended
+    assert one.keeper.ssl == before
+    one.renew()
+    assert one.heard(1) == [("two",)]
+    assert one.names(before) == ("two",)
+
+
+def test_after_a_reload_that_succeeded_another_failure_changes_nothing(scene):
+    one = scene()
+    wanted = one.ssl(AUTHORITY.server("other"), "other")
+    one.reload(wanted)
+    for failed in (False, True):
+        one.certificates.saw(Started(), (Mark(Milestone.SERVING, "", failed=failed),), one.now)
+    assert one.keeper.ssl == wanted
 
 
 def test_while_a_generation_is_prepared_nobody_is_told(scene):

@@ -1,5 +1,6 @@
 """When other files are taken, when they are refused, and what is said. Files are real, the clock is not."""
 
+import itertools
 import logging
 import resource
 import time
@@ -174,7 +175,7 @@ def test_what_is_refused_is_tried_again_every_five_minutes_and_said_every_day(si
             assert one.judge() is None
         one.keeper.remind()
         lines += one.said()
-    assert [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)] == [RETRY] * (len(tries) - 1)
+    assert [later - earlier for earlier, later in itertools.pairwise(tries)] == [RETRY] * (len(tries) - 1)
     assert [level for level, line in lines if "are refused" in line] == ["ERROR"] * 2
 
 
