@@ -26,7 +26,7 @@ from aioserve.tls.names import Names
 
 if TYPE_CHECKING:
     from aioserve.config.tree import Ssl
-    from aioserve.tls.material import Loadable, Material
+    from aioserve.tls.material import Loadable, Material, Source
     from aioserve.tls.names import Shown
     from aioserve.tls.sets import CertificateSet
 
@@ -154,7 +154,7 @@ def _load(chosen: CertificateSet, shown: Shown, digest: str, settings: Ssl) -> L
         certificate = chosen.report.certificates[place]
         leaf.pems[certificate.kind] = certificate.pem
     if material.authorities is not None:
-        leaf.load_verify_locations(cadata=material.read(material.authorities).decode("latin-1"))
+        trust(leaf, material, material.authorities)
     return leaf
 
 
@@ -164,3 +164,14 @@ def load(context: ssl.SSLContext, material: Material, pair: Loadable) -> None:
     # whoever sits at the terminal.
     with material.opened(pair.certificate, pair.key) as (certificate, key):
         context.load_cert_chain(certificate, key, password=lambda: material.password)
+
+
+def trust(context: ssl.SSLContext, material: Material, authorities: Source) -> None:
+    """Let in those for whom these authorities have signed. Raises ``ssl.SSLError``."""
+    # An empty file is an error of another kind than one without certificates.
+    context.load_verify_locations(cadata=as_ascii(material.read(authorities)) or " ")
+
+
+def as_ascii(pem: bytes) -> str:
+    """As Python wants it. What is written between certificates, which OpenSSL skips, may be in any language."""
+    return pem.decode("ascii", "backslashreplace")

@@ -15,7 +15,7 @@ from functools import cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, final
 
-from aioserve.tls.credentials import load
+from aioserve.tls.credentials import as_ascii, load, trust
 from aioserve.tls.findings import Certificate, Finding, Report, Weight, spell_time
 from aioserve.tls.names import Names
 from aioserve.tls.terms import CIPHERS
@@ -100,18 +100,20 @@ def _doubles(certificates: Sequence[Certificate]) -> list[Finding]:
 def _authorities(material: Material, source: Source, now: float) -> list[Finding]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(cadata=material.read(source).decode("latin-1"))
+        trust(context, material, source)
     except ssl.SSLError as error:
-        return [
-            Finding(Weight.REFUSED, source.path, f"has no certificates of authorities that can be read ({_why(error)})")
-        ]
-    found = context.get_ca_certs()
-    if not found:
+        text = f"has no certificates of authorities that can be read ({_why(error)})"
+        return [Finding(Weight.REFUSED, source.path, text)]
+    if not context.cert_store_stats()["x509_ca"]:
         return [Finding(Weight.REFUSED, source.path, "has no certificate of an authority")]
-    expired = [one for one in found if ssl.cert_time_to_seconds(str(one["notAfter"])) <= now]
+    try:
+        found = context.get_ca_certs()
+    except UnicodeDecodeError:
+        return [Finding(Weight.DOUBTFUL, source.path, "has a name that is not UTF-8: dates are not checked")]
     return [
         Finding(Weight.DOUBTFUL, source.path, f"has an authority that has expired: {_spell(one['subject'])}")
-        for one in expired
+        for one in found
+        if ssl.cert_time_to_seconds(str(one["notAfter"])) <= now
     ]
 
 
@@ -125,7 +127,7 @@ class _Pair:
         self._pair = pair
         self._path = pair.certificate.path
         self._content = material.read(pair.certificate)
-        self._pems = [found.group().decode("latin-1") for found in _CERTIFICATE.finditer(self._content)]
+        self._pems = [as_ascii(found.group()) for found in _CERTIFICATE.finditer(self._content)]
 
     def inspect(self) -> tuple[Certificate, list[str]]:
         server = self._load()
@@ -219,7 +221,10 @@ class _Pair:
             return self._lone(server, issuer)
         wanted = issuer
         for number, pem in enumerate(self._pems[1:], 2):
-            found = _authority(pem)
+            try:
+                found = _authority(pem)
+            except UnicodeDecodeError:
+                return [f"has a name that is not UTF-8 at place {number} of its chain; what follows is not checked"]
             if found is None:
                 return [
                     f"has a certificate that is no authority's at place {number} of its chain; clients may refuse it"

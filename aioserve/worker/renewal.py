@@ -69,6 +69,7 @@ class Renewal:
         self._loop: Final = loop
         self._cells: Final = cells
         self._closed = False
+        self._inspection: asyncio.Task[None] | None = None
         publish(credentials, cells)
         keeper.current.close()  # it has been loaded
         self._timer = loop.call_later(INTERVAL, self._look)
@@ -87,11 +88,14 @@ class Renewal:
             self._inspection = self._loop.create_task(self._inspect(copied), name="inspection of certificates")
 
     async def _inspect(self, copied: Material) -> None:
-        report: Report = await self._loop.run_in_executor(None, here, copied)
-        chosen = self._keeper.judge(copied, report)
-        if chosen is not None:
-            if not _replace(self._credentials, chosen, self._cells):
-                self._keeper.retry()
-            chosen.close()
-        if not self._closed:
-            self._timer = self._loop.call_later(INTERVAL, self._look)
+        try:
+            report: Report = await self._loop.run_in_executor(None, here, copied)
+            chosen = self._keeper.judge(copied, report)
+            if chosen is not None:
+                if not _replace(self._credentials, chosen, self._cells):
+                    self._keeper.retry()
+                chosen.close()
+        finally:
+            self._inspection = None  # so that the loop says what has gone wrong, if anything has
+            if not self._closed:
+                self._timer = self._loop.call_later(INTERVAL, self._look)

@@ -147,3 +147,22 @@ async def test_a_process_without_a_master_tries_again_to_load_new_certificates(s
     now += RETRY
     await until(lambda: len(credentials.shown) == 2)
     renewal.close()
+
+
+async def test_looks_go_on_whatever_becomes_of_an_inspection(shown):
+    failures, loop = [], asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: failures.append(context["exception"]))
+
+    class Broken:
+        until = 0
+
+        def replace(self, chosen):
+            raise ZeroDivisionError
+
+    renewal = Renewal(shown.keeper, Broken(), loop)
+    for _ in range(2):
+        count = len(failures)
+        shown.write()
+        await until(lambda count=count: len(failures) > count)
+    assert [type(one) for one in failures] == [ZeroDivisionError] * 2
+    renewal.close()

@@ -13,7 +13,7 @@ from aioserve.tls.material import copy
 from aioserve.tls.places import look
 from aioserve.tls.take import take
 from tests.pure.tls.odd_certificates import make
-from tests.tls import Authority
+from tests.tls import Authority, Certificate
 
 DAY = 86400
 
@@ -154,6 +154,12 @@ def test_what_is_no_pem_is_told(show, tmp_path, certificate, key, sentence):
     assert line.startswith(f"refused: {sentence}")
 
 
+def test_a_certificate_that_was_damaged_is_refused(show, tmp_path):
+    whole = make("a")[0]
+    damaged = Certificate(whole.chain.replace(b"\nMII", b"\nM\xfcI", 1), whole.key)
+    assert said(show(damaged), tmp_path)[0].startswith("refused: 0.crt has a certificate that cannot be read (")
+
+
 def test_a_lone_file_without_a_key_says_where_to_put_it(show, tmp_path):
     path, _ = Authority().server().write(tmp_path, "a")
     (line,) = said(show.found(Ssl(certfile=(str(path),))), tmp_path)
@@ -191,6 +197,14 @@ def test_a_chain_that_is_not_in_order_is_doubtful(show, family, tmp_path):
     assert said(show(chain(leaf, root, middle)), tmp_path) == [
         "doubtful: 0.crt has a chain that is not in order: at place 2 is Root, and it should be Middle"
     ]
+
+
+def test_a_chain_with_a_name_that_cannot_be_read_is_doubtful(show, tmp_path):
+    middle, key = make(name="Middle", authority=True, encoded=b"\x82\x01\xfc")
+    leaf, _ = make("a", name="Leaf", issuer=key)
+    assert "doubtful: 0.crt has a name that is not UTF-8 at place 2 of its chain; what follows is not checked" in said(
+        show(chain(leaf, middle)), tmp_path
+    )
 
 
 def test_a_stranger_in_the_chain_is_doubtful(show, family, tmp_path):
@@ -247,6 +261,7 @@ def test_two_for_the_same_name_are_doubtful_unless_their_keys_differ_in_kind(sho
 
 def test_authorities_are_read(show, tmp_path):
     path = Authority().write(tmp_path)
+    path.write_bytes("# Főtanúsítvány, as curl's cacert.pem has it\n".encode() + path.read_bytes())
     report = show(make("a")[0], ca_certs=str(path), cert_reqs="required")
     assert report.findings == ()
     assert len(report.authorities) == 64
@@ -256,13 +271,18 @@ def test_authorities_are_read(show, tmp_path):
     "content, sentence",
     [
         (b"nothing", "refused: ca has no certificates of authorities that can be read ("),
+        (b"", "refused: ca has no certificates of authorities that can be read ("),
+        (
+            make(authority=True, encoded=b"\x82\x01\xfc")[0].chain,
+            "doubtful: ca has a name that is not UTF-8: dates are not checked",
+        ),
         (make("a")[0].chain, "refused: ca has no certificate of an authority"),
         (
             make(authority=True, name="Old", since=-9, days=-1)[0].chain,
             "doubtful: ca has an authority that has expired: Old",
         ),
     ],
-    ids=["nothing", "a leaf", "expired"],
+    ids=["nothing", "empty", "not in UTF-8", "a leaf", "expired"],
 )
 def test_what_is_wrong_with_authorities_is_told(show, tmp_path, content, sentence):
     (tmp_path / "ca").write_bytes(content)
