@@ -9,6 +9,7 @@ The package, from the top down; imports point down only:
     embed      serve() in a running loop, run()      testing    a real server inside a test
     supervise  from a configuration to a master      surroundings, system  user, limits, pid file, hooks
     master     supervises: machine and its parts decide, shell and hands fork and kill
+    terminator speaks TLS for the workers, and relays
     worker     serves: connection, cycle, lifespan, mounts, the life of one process
     offloading offload(): a supervised pool of processes for CPU-heavy work
     accept     listening sockets, one class per accept pattern
@@ -23,7 +24,8 @@ after another holds; a *seat* is one of the two rows that a slot has on the *sco
 started by one start or reload; a *rollout* replaces workers slot by slot, the successor first; the *heir* is a new
 master that takes over the sockets; to *drain* is to finish what has begun and take nothing new; to *pause* is to accept
 no more for a while; a *listener* is a socket that accepts, the *backlog* its queue in the kernel; a *dispatcher* is a
-process that accepts for all workers, and a *feed* the pair of sockets by which it passes connections to a slot; the
+process that accepts for all workers, and a *feed* the pair of sockets by which it passes connections to a slot; a
+*terminator* is a process that speaks TLS for the workers, and *introduces* each client to one of them; the
 *siblings* of a worker are those of the other slots, and one that lets connections wait is *late*; a *door* is what a
 worker accepts from: its own listener, a sibling's, or a feed; a *cycle* is one request and its response; a *head* is a
 start line and its fields; a *peer* is whoever is at the other end of the connection, the *client* whoever the request

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from aioserve import surroundings
 from aioserve.accept.dispatch import Dispatch
+from aioserve.accept.fronted import Fronted
 from aioserve.accept.reuseport import ReusePort
 from aioserve.accept.shared import Shared
 from aioserve.accept.sockets import SocketOptions
@@ -76,7 +77,7 @@ def run(
     surroundings.enter(config)
     check_reload(config)
     logs.configure(config.log)
-    config = surroundings.count_workers(config)
+    config = surroundings.choose_ktls(surroundings.count_workers(config))
     identity = surroundings.take_identity(config)
     keeper = keep_certificates(config)
     manager = surroundings.take_manager()
@@ -192,11 +193,19 @@ def choose_acceptor(
     for one in passed:
         if not _names_of(one) & set(addresses):
             log.warning("%s was passed in and no address names it: its clients wait in vain", one)
-    if config.process.accept == "reuseport":
-        return ReusePort(addresses, config.process.workers, options, lends=config.process.steal != "off")
-    if config.process.accept == "dispatch":
-        return Dispatch(addresses, config.process.workers, options)
-    return Shared(addresses, options)
+
+    def choose(addresses: list[Address]) -> Acceptor:
+        if config.process.accept == "reuseport":
+            return ReusePort(addresses, config.process.workers, options, lends=config.process.steal != "off")
+        if config.process.accept == "dispatch":
+            return Dispatch(addresses, config.process.workers, options)
+        return Shared(addresses, options)
+
+    secured = [address for address in addresses if address.speaks == "https"]
+    if config.ssl.processes and secured:
+        plain = [address for address in addresses if address.speaks != "https"]
+        return Fronted(secured, plain, options, choose)
+    return choose(addresses)
 
 
 def _names_of(one: Passed) -> set[Address]:
@@ -265,6 +274,8 @@ def announce(config: Config, acceptor: Acceptor, keeper: Keeper | None) -> None:
     if process.threads > 1:
         count += f" with {process.threads} loops{' each' if process.workers > 1 else ''}"
     workers = "one process" if process.accept == "single" else f"{count}, --accept {process.accept}"
+    if acceptor.front is not None:
+        workers += f", --tls-processes {config.ssl.processes}"
     log.info("aioserve %s, pid %d, %s", __version__, os.getpid(), workers)
     for address in acceptor.addresses():
         log.info("listening on %s", address)

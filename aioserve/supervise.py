@@ -11,7 +11,7 @@ import os
 import ssl
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve import surroundings
@@ -35,6 +35,7 @@ from aioserve.system import hooks
 from aioserve.system.hooks import Moment
 from aioserve.system.process import end_with_parent, hide, name_process
 from aioserve.tls.credentials import Credentials
+from aioserve.tls.tickets import can_be_forgotten
 from aioserve.worker.early import Early, StoppedEarly
 from aioserve.worker.evenness import Balance
 from aioserve.worker.main import CLEAN, one_loop, run_worker
@@ -45,7 +46,7 @@ from aioserve.worker.threads import many_loops
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from aioserve.accept.base import Acceptor
+    from aioserve.accept.base import Acceptor, Front
     from aioserve.config.tree import Config
     from aioserve.master.channel import Birth
     from aioserve.master.notify import Manager
@@ -112,11 +113,20 @@ class _Server:
         self._pid: Final = os.getpid()
         self._hooks: Final = _load_hooks(config)
         self._workers: list[list[Row]] = []  # both rows of each slot
+        self._terminators: list[memoryview] = []  # the cells of both rows of each slot
         if config.process.preload:  # which is never reloaded: the configuration is not read again
             surroundings.forget_secrets()
         self._applications: Final[list[Applications]] = preload(config) if config.process.preload else []
         keeper = start.keeper
         self._certificates: Final = Certificates(keeper, shows_in(config)) if keeper is not None else None
+        #: Whether those who show certificates have the keys of session tickets in common.
+        self._tickets = True
+        if config.ssl.processes:
+            if os.geteuid() == 0 and (start.identity is None or start.identity.uid == 0):
+                log.warning("--tls-processes: workers are root, from whom nothing can be kept; add --user")
+            self._tickets = can_be_forgotten()
+            if not self._tickets:
+                log.info("this Python cannot forget keys: each terminator resumes its own sessions only")
         self._body: Final = many_loops if config.process.accept == "threads" else one_loop
 
     def run(self) -> int:
@@ -126,8 +136,18 @@ class _Server:
         if config.reload.enabled:
             specs.append(RoleSpec(role=Role.WATCHER, slots=1, reloads=False, required=False))
         if self._acceptor.dispatcher is not None:
-            specs.append(RoleSpec(role=Role.DISPATCHER, slots=1, reloads=True, required=True, leads=True))
+            specs.append(RoleSpec(role=Role.DISPATCHER, slots=1, reloads=True, required=True, leads=1))
+        if self._acceptor.front is not None:
+            slots = config.ssl.processes
+            specs.append(RoleSpec(role=Role.TERMINATOR, slots=slots, reloads=True, required=True, leads=2, relays=True))
         scoreboard = start.scoreboard or Scoreboard(sum(spec.room for spec in specs))
+        if self._acceptor.front is not None:
+            first_row = sum(spec.room for spec in specs[:-1])
+            self._terminators = [
+                scoreboard.row(slot, seat).cells
+                for slot in range(first_row, first_row + config.ssl.processes)
+                for seat in range(SEATS)
+            ]
         self._workers = [[scoreboard.row(slot, seat) for seat in range(SEATS)] for slot in range(specs[0].room)]
         first = self._generation(config)
         steals = bool(self._acceptor.queues())
@@ -161,7 +181,7 @@ class _Server:
     def _renew(self) -> Generation:
         """Read the configuration again. Raises ``ConfigError``, and then nothing has changed."""
         wanted = surroundings.count_workers(self._start.reread(), accept=self._config.process.accept)
-        renewed = renew(self._config, wanted)
+        renewed = renew(self._config, surroundings.choose_ktls(wanted))
         self._renew_certificates(renewed.config)
         if renewed.config.log != self._config.log:
             logs.configure(renewed.config.log)
@@ -186,12 +206,14 @@ class _Server:
         try:
             if not self._certificates.shows(birth.role):
                 return None
-            return Credentials(config.ssl, stock.chosen, stock.front)
+            return Credentials(config.ssl, stock.chosen, stock.front if self._tickets else None)
         except (ssl.SSLError, OSError) as error:
             raise BootError(f"the certificates cannot be loaded: {error}") from None
         finally:
             self._certificates.close()
             if config.ssl.processes and not self._certificates.shows(birth.role):
+                if self._tickets:
+                    self._certificates.forget()
                 hide(False)
 
     def _be_child(self, config: Config, birth: Birth) -> int:
@@ -205,10 +227,14 @@ class _Server:
                 return run_watcher(config.reload, config.app.dir, birth)
             if birth.role is Role.DISPATCHER:
                 return self._be_dispatcher(birth)
+            if birth.role is Role.TERMINATOR:
+                return self._be_terminator(config, birth, credentials)
             found = hooks.load(config, hooks.WORKER)
         except BootError as error:
             birth.channel.failed(str(error), error.detail)
             return CANNOT_START
+        if self._acceptor.front is not None:
+            config = _behind(self._acceptor.front, config)
         run_hook(found, "on_worker_start", slot=birth.slot, generation=birth.generation)
         birth.channel.then = lambda: run_hook(found, "on_worker_ready", slot=birth.slot, generation=birth.generation)
         return run_worker(
@@ -221,6 +247,7 @@ class _Server:
             has_left=self._has_left,
             balance=self._balance(config, birth),
             credentials=credentials,
+            terminators=self._terminators,
             body=self._body,
         )
 
@@ -249,6 +276,25 @@ class _Server:
         name_process("dispatcher")
         return dispatcher.run(self._workers, birth.row, birth.channel)
 
+    def _be_terminator(self, config: Config, birth: Birth, credentials: Credentials | None) -> int:
+        from aioserve.terminator.main import run_terminator
+
+        front = self._acceptor.front
+        assert front is not None and credentials is not None, "there is no such role"
+        hide()  # again: another user is seen again
+        name_process("terminator")
+        mine = slice(SEATS * birth.slot, SEATS * (birth.slot + 1))
+        siblings = self._terminators.copy()
+        del siblings[mine]
+        return run_terminator(
+            config,
+            front,
+            row=birth.row,
+            reporter=birth.channel,
+            credentials=credentials,
+            balance=Balance(birth.row.cells, siblings),
+        )
+
     def _reopen_logs(self) -> None:
         logs.reopen()
         self._give_logs_away(self._config)
@@ -268,7 +314,19 @@ class _Server:
 
 def shows_in(config: Config) -> Callable[[Role], bool]:
     """Whose children show certificates, and have their keys."""
-    return lambda role: role is Role.WORKER and not config.ssl.processes
+    return lambda role: role is (Role.TERMINATOR if config.ssl.processes else Role.WORKER)
+
+
+def _behind(front: Front, config: Config) -> Config:
+    """The configuration of a worker behind terminators.
+
+    These announce the end to load balancers, and workers are told when that is over; and theirs is the port of TLS.
+    """
+    return replace(
+        config,
+        timeout=replace(config.timeout, drain_delay=0.0),
+        ssl=replace(config.ssl, redirect_port=config.ssl.redirect_port or front.port or 0),
+    )
 
 
 def policy_of(config: Config, *, linger: float) -> Policy:

@@ -21,6 +21,9 @@ and takes what is left in the queue; ``forget(slot)`` when it has exited. ``rest
 A new master program that takes over (``hand_over`` in the old one, ``open(inherited)`` in the new) has the very same
 sockets, so their queues belong to both; ``alone()`` tells it that the old one has gone.
 
+Where terminators speak TLS, the sockets of clients are theirs (``front``), and what they have decrypted comes through
+a listener that is like any other to the pattern behind (``aioserve.accept.fronted``).
+
 The parent holds every socket for its whole life. The queue of waiting connections belongs to the socket, so a worker
 that leaves or dies loses none of them: its successor inherits the same socket of the same slot. A copy of a socket
 left open in a process that does not accept is harmless as long as the slot has a worker, and a trap as soon as it has
@@ -29,6 +32,7 @@ none, which is why a child drops the sockets of other slots, unless it is to acc
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, final
 
@@ -51,6 +55,7 @@ class Listener:
     port: int | None = None  # of TCP
     scheme: Literal["http", "https"] = "http"  # https: clients speak TLS
     redirect: bool = False  # whatever is asked for here is to be asked for again over TLS
+    private: bool = False  # for processes of this server, which introduce their clients
 
     @property
     def speaks(self) -> Speaks:
@@ -68,6 +73,24 @@ class Feed:
 
 
 Source: TypeAlias = Listener | Feed
+
+
+@final
+class Keeper(enum.Enum):
+    """A process that keeps sockets and is no worker."""
+
+    DISPATCHER = enum.auto()
+    TERMINATOR = enum.auto()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Front:
+    """Where clients connect that speak TLS with processes of their own, and the name under which these find workers."""
+
+    listeners: Sequence[Listener]
+    workers: bytes
+    port: int | None  # the first one of TCP, also where the listeners have been closed
 
 
 class Reporter(Protocol):
@@ -106,6 +129,10 @@ class Acceptor(Protocol):
     def dispatcher(self) -> Dispatcher | None:
         """What a process of its own runs; None: every worker accepts by itself."""
 
+    @property
+    def front(self) -> Front | None:
+        """What terminators accept from; None: there are none."""
+
     def open(self, inherited: Sequence[Inherited] = ()) -> None:
         """Bind and listen on everything, or raise BindError and leave nothing open.
 
@@ -118,11 +145,8 @@ class Acceptor(Protocol):
     def queues(self) -> Mapping[int, Sequence[Listener]]:
         """The sockets of each slot that workers of other slots may accept from, too; none in most patterns."""
 
-    def keep_only(self, slot: int | None) -> None:
-        """In a child: close what it will not accept from. None: this process accepts nothing at all.
-
-        The dispatcher's process keeps everything.
-        """
+    def keep_only(self, who: int | Keeper | None) -> None:
+        """In a child, a worker by its slot: close what it will not accept from. None: it accepts nothing at all."""
 
     def grow(self, slot: int) -> None:
         """In the parent, before the first fork of a new slot: bind its sockets. Raises BindError."""

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.accept import passing
-from aioserve.accept.base import Feed
+from aioserve.accept.base import Feed, Keeper
 from aioserve.accept.dispatcher import Dispatching
 from aioserve.accept.shared import Shared
 from aioserve.errors import BindError
@@ -47,6 +47,7 @@ class Dispatch:
     """An ``Acceptor``, and its ``Dispatcher``."""
 
     linger: float = 0.0
+    front: Final = None
 
     def __init__(
         self, addresses: Iterable[Address], slots: int, options: SocketOptions, *, platform: str = sys.platform
@@ -87,10 +88,12 @@ class Dispatch:
     def queues(self) -> Mapping[int, Sequence[Listener]]:
         return {}
 
-    def keep_only(self, slot: int | None) -> None:
+    def keep_only(self, who: int | Keeper | None) -> None:
+        if who is Keeper.DISPATCHER:
+            return
         for other, (out, back) in self._feeds.items():
             out.close()
-            if other != slot:
+            if other != who:
                 back.close()
         self._close_news()
         # A copy of a listening socket here would keep it alive when the dispatcher has left, and nobody accepts.

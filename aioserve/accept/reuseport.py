@@ -38,7 +38,7 @@ from aioserve.errors import BindError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Keeper, Listener
     from aioserve.config.addresses import Address
 
 log = logging.getLogger("aioserve")
@@ -53,6 +53,7 @@ class ReusePort:
 
     linger: float = LINGER
     dispatcher: Final = None
+    front: Final = None
 
     def __init__(
         self,
@@ -101,11 +102,11 @@ class ReusePort:
     def queues(self) -> Mapping[int, Sequence[Listener]]:
         return self._slots if self._lends else {}
 
-    def keep_only(self, slot: int | None) -> None:
+    def keep_only(self, who: int | Keeper | None) -> None:
         for other, listeners in self._slots.items():
-            if other != slot and (slot is None or not self._lends):
+            if other != who and not (isinstance(who, int) and self._lends):
                 _close(listeners)
-        self._shared.keep_only(slot)
+        self._shared.keep_only(who)
 
     def grow(self, slot: int) -> None:
         assert slot not in self._slots, f"slot {slot} is there"

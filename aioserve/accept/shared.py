@@ -18,7 +18,7 @@ from aioserve.accept.sockets import SocketFile, SocketOptions, adopt_file, adopt
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from aioserve.accept.base import Listener
+    from aioserve.accept.base import Keeper, Listener
     from aioserve.config.addresses import Address
 
 
@@ -38,6 +38,7 @@ class Shared:
 
     linger: float = 0.0
     dispatcher: Final = None
+    front: Final = None
 
     def __init__(self, addresses: Iterable[Address], options: SocketOptions) -> None:
         self._wanted: Final = list(dict.fromkeys(addresses))
@@ -60,8 +61,8 @@ class Shared:
     def queues(self) -> Mapping[int, Sequence[Listener]]:
         return {}
 
-    def keep_only(self, slot: int | None) -> None:
-        if slot is None:
+    def keep_only(self, who: int | Keeper | None) -> None:
+        if not isinstance(who, int):
             self.close(keep_files=True)
 
     def grow(self, slot: int) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 from aioserve.accept.activation import named
 from aioserve.accept.base import Inherited, Listener
-from aioserve.config.addresses import Address, FdAddress, NamedAddress, Speaks, TcpAddress, UnixAddress
+from aioserve.config.addresses import Address, FdAddress, NamedAddress, PrivateAddress, Speaks, TcpAddress, UnixAddress
 from aioserve.errors import BindError
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def open_address(address: Address, options: SocketOptions) -> tuple[list[Listene
         case NamedAddress():
             found = named(address, options.passed)
             return [adopt_fd(FdAddress(fd, speaks=address.speaks), backlog=options.backlog) for fd in found], None
+        case PrivateAddress():
+            return [bind_private(backlog=options.backlog)], None
 
 
 def bind_tcp(address: TcpAddress, *, backlog: int, dual_stack: bool, reuse_port: bool = False) -> list[Listener]:
@@ -173,6 +175,20 @@ def bind_unix(
             raise BindError(_unix_advice(address, error)) from error
         stack.pop_all()
     return _listener(sock, address.speaks), file
+
+
+def bind_private(*, backlog: int) -> Listener:
+    """Listen under a name that nobody has chosen, in the abstract name space of unix sockets. Linux only."""
+    with ExitStack() as stack:
+        try:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.bind("")
+            sock.setblocking(False)
+            sock.listen(backlog)
+        except OSError as error:
+            raise BindError(f"no socket between terminators and workers: {error.strerror or error}") from error
+        stack.pop_all()
+    return Listener(sock=sock, address="private", server=None, private=True)
 
 
 def adopt_fd(address: FdAddress, *, backlog: int) -> Listener:

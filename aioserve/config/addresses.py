@@ -62,7 +62,20 @@ class NamedAddress:
         return f"fd://{self.name}"
 
 
-Address: TypeAlias = TcpAddress | UnixAddress | FdAddress | NamedAddress
+@dataclass(frozen=True, slots=True)
+class PrivateAddress:
+    """A unix socket for processes of this server alone: no file, a name that the kernel chooses (unix(7), autobind).
+
+    Nobody can write one in a configuration.
+    """
+
+    speaks: Speaks = field(default="http", compare=False, kw_only=True)
+
+    def __str__(self) -> str:
+        return "private"
+
+
+Address: TypeAlias = TcpAddress | UnixAddress | FdAddress | NamedAddress | PrivateAddress
 
 _FORMS = (
     "write HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH, fd://N or fd://NAME, with https:// or http:// in front if need be"

@@ -34,6 +34,11 @@ def settle_tls(given: dict[str, Given], found: Mistakes) -> list[str]:
         found.lines.append(
             f"{processes.place} contradicts single ({accept}), which is one process; use --accept shared"
         )
+    if enabled and processes is not None and processes.value and _value(given, "process.preload"):
+        found.lines.append(
+            f"{processes.place} contradicts {given['process.preload'].place}: the application would be imported in the "
+            "process from which those with the keys are forked; leave one out"
+        )
     return notes
 
 

@@ -344,7 +344,8 @@ class Timeout:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
     handshakes: Annotated[
-        Count, Doc("TLS handshakes under way per worker, then the oldest is given up; 0 is no limit", low=0)
+        Count,
+        Doc("TLS handshakes under way per worker, then the oldest of over a second is closed; 0: no limit", low=0),
     ] = 1000
     concurrency: Annotated[Count, Doc("requests in flight per worker, then 503; 0 is no limit", low=0)] = 0
     connections: Annotated[

@@ -77,7 +77,7 @@ def read_tlvs(header: bytes, start: int) -> Facts:
     if start == len(header):
         return NOTHING
     found: dict[int, bytes] = {}
-    for kind, at, value in _tlvs(header, start):
+    for kind, at, value in split(header, start):
         _note(found, kind, value, _KNOWN)
         if kind == _CRC32C:
             _check_sum(header, at, value)
@@ -97,7 +97,7 @@ def _tls(block: bytes) -> ClientTls | None:
     if len(block) < 5:
         raise PreambleError(f"a PROXY header with an SSL TLV of {len(block)} bytes; 5 are the least")
     found: dict[int, bytes] = {}
-    for kind, _, value in _tlvs(block, 5):
+    for kind, _, value in split(block, 5):
         _note(found, kind, value, _KNOWN_OF_SSL)
     client, verify = block[0], int.from_bytes(block[1:5], "big")
     if not client & _OVER_TLS:
@@ -115,7 +115,7 @@ def _tls(block: bytes) -> ClientTls | None:
     )
 
 
-def _tlvs(block: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
+def split(block: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
     """Type, where the value begins, and value of each TLV from ``at`` on."""
     while at < len(block):
         value_at = at + 3

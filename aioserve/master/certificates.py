@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 from aioserve.master.events import Exited, Mark, Milestone, Prepared, Spawned, Unlisten
 from aioserve.master.inspector import Inspection, in_child
 from aioserve.observe.scoreboard import GENERATION
+from aioserve.tls import tickets
 from aioserve.tls.credentials import make_front
 from aioserve.tls.findings import DAY
 from aioserve.tls.keeper import INTERVAL
@@ -124,6 +125,11 @@ class Certificates:
             stock.chosen.close()
         if self._inspection is not None:
             self._inspection.material.close()
+
+    def forget(self) -> None:
+        """In a child that shows nothing: overwrite the keys of session tickets, which it was born with."""
+        for stock in self._stocks.values():
+            tickets.forget(stock.front)
 
     def reload(self, ssl: Ssl) -> None:
         """Look at the files with settings that were read again. Raises ``ConfigError``, and nothing has changed."""

@@ -1,10 +1,11 @@
-"""What a child and its master tell each other: a socket pair, four messages and four orders.
+"""What a child and its master tell each other: a socket pair, five messages and four orders.
 
 A child says once that it serves (``ready``) or why it cannot (``failed``, and then it exits); one that watches files
-asks for a reload (``reload``), one that has lived long enough for a successor (``recycle``). The channel is also how a
-child learns that its master is no more: it reads end-of-file. Numbers that change all the time are not sent here, they
-are in the scoreboard. The other way go orders about the sockets of siblings (aioserve.accept.orders) and certificates
-(aioserve.tls.sets), with descriptors (SCM_RIGHTS, unix(7)) of what was made after the fork.
+asks for a reload (``reload``), one that has lived long enough for a successor (``recycle``), and one that leaves says
+when it has nothing more for others (``passed_on``). The channel is also how a child learns that its master is no more:
+it reads end-of-file. Numbers that change all the time are not sent here, they are in the scoreboard. The other way go
+orders about the sockets of siblings (aioserve.accept.orders) and certificates (aioserve.tls.sets), with descriptors
+(SCM_RIGHTS, unix(7)) of what was made after the fork.
 
 A message is one byte for its kind, four for the length of its body, and the body: a stream, because sequenced packets
 do not exist everywhere (unix(7); macOS has none). An unknown kind is skipped, so a message can be added on one side.
@@ -38,6 +39,7 @@ _READY: Final = 1
 _FAILED: Final = 2
 _RELOAD: Final = 3
 _RECYCLE: Final = 4
+_PASSED_ON: Final = 5
 # The other way.
 _WATCH: Final = 65
 _LEND: Final = 66
@@ -84,8 +86,14 @@ class RecycleMessage:
     reason: str
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class PassedOnMessage:
+    """The child was told to leave, accepts no more, and has passed on all that it had accepted."""
+
+
 Order: TypeAlias = "orders.Order | Show"
-Message: TypeAlias = ReadyMessage | FailedMessage | ReloadMessage | RecycleMessage
+Message: TypeAlias = ReadyMessage | FailedMessage | ReloadMessage | RecycleMessage | PassedOnMessage
 
 
 @final
@@ -122,6 +130,10 @@ class ChildChannel:
     def recycle(self, reason: str) -> None:
         """Ask to be replaced, once; serve on until the master says TERM, which it does when the successor serves."""
         self._send(_RECYCLE, reason[-DETAIL_LIMIT:].encode(errors="replace"))
+
+    def passed_on(self) -> None:
+        """Say that nothing new goes from here to other processes; what went before may go on."""
+        self._send(_PASSED_ON, b"")
 
     def hear(self) -> tuple[list[Order], bool]:
         """The orders that have come, and whether the master is still there. To be called when there is something."""
@@ -238,6 +250,8 @@ class MasterChannel:
                 messages.append(ReloadMessage(body.decode()))
             elif kind == _RECYCLE:
                 messages.append(RecycleMessage(body.decode()))
+            elif kind == _PASSED_ON:
+                messages.append(PassedOnMessage())
         return messages
 
 

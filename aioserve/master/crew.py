@@ -99,6 +99,7 @@ class Crew:
     def earliest(self) -> float | None:
         """When the next deadline of a child, or the next attempt to fill a slot, is due."""
         deadlines = [child.deadline for child in self.by_pid.values()]
+        deadlines += [child.awaited_until for child in self.by_pid.values() if not child.passed_on]
         # Without a free seat the slot waits for an exit, not for a time.
         spawns = [slot.spawn_at for slot in self.slots if slot.free_seat is not None]
         return min((time for time in deadlines + spawns if time is not None), default=None)
@@ -135,28 +136,42 @@ class Crew:
                 return
             sig = Sig.TERM
             child.move(Life.DRAINING)
-            # Who leads has no requests to wait for, and the others wait for it.
             drain = policy.drain_delay + policy.grace + policy.margin
-            child.deadline = self.now + (policy.quick_limit if child.slot.spec.leads else drain)
+            if child.slot.spec.relays:
+                # The others begin to drain when it has passed on everything, and it ends when they have.
+                child.awaited_until = self.now + policy.drain_delay + policy.pass_on_limit
+                drain += policy.pass_on_limit + policy.quick_limit
+            elif child.slot.spec.leads:
+                # It has no requests to wait for, and the others wait for it.
+                drain = policy.quick_limit
+            child.deadline = self.now + drain
         child.told_to_leave = True
         self.kill(child, sig)
 
     def send_home(self, *, accepting: bool = False) -> None:
         """Tell everybody to leave whom a stop or a drain is about, as far as it goes now. Say it again later.
 
-        What leaders have accepted they pass on before they leave, and the others take it before they do: so these are
-        told when no leader is there any more. ``accepting``: leaders go on for now, while the others fail readiness. In
-        a quick stop nobody waits for anybody, and who still boots has nothing to wait for.
+        What leaders have accepted they pass on, and the others take it before they leave: so these are told when each
+        leader has said that it passes on nothing new, or has left. In a quick stop nobody waits for anybody, and who
+        still boots has nothing to wait for.
+
+        ``accepting``: all is served as before for now, while readiness fails. Whoever relays sees to that by itself and
+        is told at once; where nobody does, workers do, while their leader goes on.
         """
-        leaders_first = self.phase is not Phase.QUITTING and any(
-            slot.spec.leads and slot.children for slot in self.slots
-        )
+        turn = 0 if self.phase is Phase.QUITTING else self._turn()
+        goes_on = accepting and not any(spec.relays for spec in self.specs)
         for slot in self.slots:
             leads = slot.spec.leads
-            may_go = not leaders_first or leads is not accepting
+            may_go = leads < turn if goes_on and turn else leads >= turn
             for child in slot.children:
                 if (self.stopping or slot.spec.required) and (may_go or (child.life is Life.BOOTING and not leads)):
                     self.dismiss(child)
+
+    def _turn(self) -> int:
+        """Whose turn it is to leave: of the leaders that may still have something for others, the first."""
+        return max(
+            (slot.spec.leads for slot in self.slots for child in slot.children if not child.passed_on), default=0
+        )
 
     def kill(self, child: Child, sig: Sig) -> None:
         self.actions.append(Kill(child.pid, sig))

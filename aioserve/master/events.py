@@ -20,6 +20,7 @@ class Role(enum.Enum):
 
     WORKER = "worker"
     DISPATCHER = "dispatcher"  # accepts for all workers and passes connections on
+    TERMINATOR = "terminator"  # speaks TLS for the workers, and relays
     WATCHER = "watcher"  # watches files for --reload
 
 
@@ -148,6 +149,14 @@ class RecycleRequested:
 
 @final
 @dataclass(frozen=True, slots=True)
+class PassedOn:
+    """A child that was told to leave accepts no more, and all that it had accepted has got to the others."""
+
+    pid: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class ResizeRequested:
     """So many workers more, or less if it is negative."""
 
@@ -256,6 +265,7 @@ Event: TypeAlias = (
     | Prepared
     | PrepareFailed
     | RecycleRequested
+    | PassedOn
     | ResizeRequested
     | Grown
     | GrowFailed

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, assert_never, final
 
+from aioserve.accept.base import Keeper
 from aioserve.errors import BindError, ConfigError
 from aioserve.master import channel as channels
 from aioserve.master import forks, upgrade
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
     from aioserve.master.machine import Machine
     from aioserve.master.slots import Policy
     from aioserve.observe.scoreboard import Row, Scoreboard
+
+
+#: Who keeps sockets, besides workers.
+_KEEPERS: Final = {Role.DISPATCHER: Keeper.DISPATCHER, Role.TERMINATOR: Keeper.TERMINATOR}
 
 
 @final
@@ -203,14 +208,13 @@ class Hands:
         row.begin(generation=spawn.generation, started_ns=time.monotonic_ns())
         birth = channels.Birth(role=spawn.role, slot=spawn.slot, generation=spawn.generation, row=row, channel=theirs)
         worker = spawn.slot if spawn.role is Role.WORKER else None
-        accepts_for_all = spawn.role is Role.DISPATCHER
+        keeper = worker if worker is not None else _KEEPERS.get(spawn.role)
         child = self._generations[spawn.generation]
 
         def clear() -> None:
             mine.close()
             self._leave_to_child()
-            if not accepts_for_all:
-                self._acceptor.keep_only(worker)
+            self._acceptor.keep_only(keeper)
             row.cells[PID] = os.getpid()
 
         try:

@@ -7,7 +7,8 @@ gives up on loops that stand still, ``Heir`` is about a new master. Here are the
 - Start: every slot is filled at once.
 - Stop: TERM to all, KILL after grace and margin. A second request makes it quick: QUIT to all, KILL after 5 s. The
   master's copies of the sockets are closed when the workers stop accepting, after ``Policy.drain_delay``. Who leads (a
-  dispatcher) is told first, and the others when it has passed everything on and left.
+  dispatcher, or processes that speak TLS for the workers) is told first, and the others when everything has been
+  passed on.
 
 Each event handler records what is new and acts on the child concerned; ``_settle`` then does what follows from the
 state as a whole (fill empty slots, take the next step of a rollout, end). Whatever waits for a time is a deadline of a
@@ -31,6 +32,7 @@ from aioserve.master.events import (
     HeirStarted,
     Level,
     Milestone,
+    PassedOn,
     PredecessorGone,
     Prepared,
     PrepareFailed,
@@ -133,6 +135,8 @@ class Machine:
                 self._rollout.refused(event)
             case RecycleRequested():
                 self._recycle_requested(event)
+            case PassedOn():
+                self._passed_on(event)
             case ResizeRequested():
                 self._resize_requested(event)
             case Grown():
@@ -256,6 +260,11 @@ class Machine:
         if child is not None:
             self._rollout.recycle(child, event.reason)
 
+    def _passed_on(self, event: PassedOn) -> None:
+        child = self._crew.by_pid.get(event.pid)
+        if child is not None:
+            child.passed_on = True
+
     def _resize_requested(self, event: ResizeRequested) -> None:
         crew = self._crew
         if crew.stopping:
@@ -293,9 +302,13 @@ class Machine:
                 child.reopen_due = True
 
     def _tick(self) -> None:
-        for child in self._crew.children:
-            if child.deadline is not None and child.deadline <= self._crew.now:
+        crew = self._crew
+        for child in crew.children:
+            if child.deadline is not None and child.deadline <= crew.now:
                 self._overdue(child)
+            if not child.passed_on and child.awaited_until is not None and child.awaited_until <= crew.now:
+                child.passed_on = True
+                crew.say(Level.WARNING, f"{child.label} may still pass something on; the others do not wait for it")
 
     # What becomes of a child
 

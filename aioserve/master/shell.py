@@ -27,6 +27,7 @@ from aioserve.master.events import (
     Exited,
     HeirFailed,
     HeirReady,
+    PassedOn,
     PredecessorGone,
     Quit,
     Ready,
@@ -305,6 +306,8 @@ def _event(pid: int, message: channels.Message) -> Event:
             return ReloadRequested(message.reason)
         case channels.RecycleMessage():
             return RecycleRequested(pid, message.reason)
+        case channels.PassedOnMessage():
+            return PassedOn(pid)
         case _:
             assert_never(message)
 

@@ -78,7 +78,8 @@ class RoleSpec:
     reloads: bool  # replaced by a reload
     required: bool  # the server has started when it is ready, and cannot start without it; it serves and is watched
     most: int = 0  # it may grow to so many slots; 0: it stays as it is
-    leads: bool = False  # the others have their connections from it, and leave when it has left
+    leads: int = 0  # those with less have their connections from it, and are told to leave when it has no more of them
+    relays: bool = False  # what it has passed on goes through it for as long as it lives
 
     @property
     def room(self) -> int:
@@ -108,6 +109,8 @@ class Policy:
     linger: float = 0.0  # a slot that goes away accepts this much longer
     drain_delay: float = 0.0  # after a graceful stop was asked for, workers accept this much longer
     quick_limit: float = 5.0  # from a quick stop, or a reported failure, to KILL
+    # After so long nobody waits for who relays to pass on what it has accepted: twice what it gives that itself.
+    pass_on_limit: float = 5.0
     # timeout(1), shells and supervisors that signal a process and its group send the same wish to stop twice.
     same_wish: float = 0.25
     no_reload: str = ""  # why there is no reload; empty: there is
@@ -129,6 +132,8 @@ class Child:
     ready_at: float | None = None
     deadline: float | None = None  # KILL at this time
     told_to_leave: bool = False
+    passed_on: bool = False  # it has nothing new for those that it leads
+    awaited_until: float | None = None  # they wait no longer than this for it
     reopen_due: bool = False  # logs were moved away while it booted
     failure: str = ""  # why it cannot serve, in its own words or ours
     detail: str = ""

@@ -122,6 +122,7 @@ class Credentials:
 
     def _choose(self, engine: ssl.SSLObject, name: str | None, _front: ssl.SSLContext) -> None:
         engine.context = self._choice.leaf(name)
+        engine.asked_for = name  # type: ignore[attr-defined] # nobody else keeps it: what a terminator tells workers
 
 
 @cache

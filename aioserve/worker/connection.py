@@ -188,6 +188,8 @@ class Connection(asyncio.Protocol):
         }
         if peer.extensions is not None:
             scope["extensions"].update({name: {**said} for name, said in peer.extensions.items()})
+            if peer.relay is not None and peer.relay.leaving:
+                head.keep_alive = False
         if head.forwarded:
             if server.trusts(peer.client) and not peer.anonymous:
                 if line.secure:
@@ -331,6 +333,12 @@ class Connection(asyncio.Protocol):
                 server.deadlines.file(self, self._queued_since + server.waits[Wait.CLOSING])
             self._transport.close()
 
+    def close_if_quiet(self, since: float) -> None:
+        """Close unless there is a request, or something has happened after ``since``."""
+        if (self._waiting is IDLE or self._waiting is Wait.FIRST) and self._since <= since:
+            # A request may lie unread in the socket: it is read in this turn of the loop, and has its answer.
+            self.server.loop.call_later(0.0, self._close_if_quiet, self._since)
+
     def abort(self) -> None:
         """Close at once; what the kernel has taken over still arrives."""
         if self._transport is not None:
@@ -345,6 +353,11 @@ class Connection(asyncio.Protocol):
     def holds_unsent(self) -> bool:
         """Whether closing at once would lose something."""
         return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who is at the other end, as far as somebody has asked."""
+        return self._peer
 
     @property
     def client(self) -> str:
@@ -365,7 +378,7 @@ class Connection(asyncio.Protocol):
         Raises ``RequestError`` for a handshake that is none. What the client has sent behind it follows in ``_hang``.
         """
         server = self.server
-        if server.fields.closing:
+        if server.fields.closing or (peer.relay is not None and peer.relay.leaving):
             raise RequestError(503, "the server is stopping")
         if self.ended_by_peer:
             # Nobody would ever say again that it has gone.

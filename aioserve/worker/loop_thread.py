@@ -18,7 +18,7 @@ from aioserve.worker.serving import Stop
 from aioserve.worker.station import Station
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from aioserve.config.tree import Config
     from aioserve.observe.scoreboard import Row
@@ -44,6 +44,7 @@ class LoopThread:
         row: Row,
         pool: Pool,
         credentials: Credentials | None = None,
+        terminators: Sequence[memoryview] = (),
     ) -> None:
         self.name: Final = name
         self.row: Final = row
@@ -52,6 +53,7 @@ class LoopThread:
         self._applications: Final = applications
         self._pool: Final = pool
         self._credentials: Final = credentials
+        self._terminators: Final = terminators
         self._main: Final = asyncio.get_running_loop()
         #: Resolved with the server once it serves; never if it ends before.
         self.ready: Final[asyncio.Future[Server]] = self._main.create_future()
@@ -110,7 +112,7 @@ class LoopThread:
             )
 
     def _has_server(self, server: Server) -> None:
-        server.credentials = self._credentials
+        server.credentials, server.terminators = self._credentials, self._terminators
         self._server = server
 
     def _is_ready(self) -> None:

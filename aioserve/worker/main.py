@@ -76,6 +76,8 @@ class Work:
     on_ready: Callable[[], None]
     #: What connections to https listeners are shown.
     credentials: Credentials | None = None
+    #: The cells of those who speak TLS for it, if that is not this process.
+    terminators: Sequence[memoryview] = ()
     #: Asks for a successor, with the reason.
     recycle: Callable[[str], None] | None = None
     #: Called with the server of a worker that has one, before it accepts.
@@ -99,7 +101,7 @@ async def one_loop(work: Work) -> int:
         station.reopen()
 
     def on_server(server: Server) -> None:
-        server.credentials = work.credentials
+        server.credentials, server.terminators = work.credentials, work.terminators
         if work.then is not None:
             work.then(server)
         if work.recycle is not None:
@@ -130,6 +132,7 @@ def run_worker(
     has_left: Callable[[int], bool] = nobody,
     balance: Balance | None = None,
     credentials: Credentials | None = None,
+    terminators: Sequence[memoryview] = (),
     body: Body = one_loop,
 ) -> int:
     """Serve until the master says TERM (graceful) or QUIT (quick), or has gone. Returns the exit status.
@@ -144,8 +147,7 @@ def run_worker(
             heard, is_there = reporter.hear()
             for order in heard:
                 if isinstance(order, Show):
-                    if not show(order, credentials, row.cells):
-                        reporter.recycle("descriptors, for new certificates")
+                    show(order, credentials, row.cells, reporter.recycle)
                 elif stealing is not None:
                     stealing.obey(order)
             if not is_there:
@@ -173,6 +175,7 @@ def run_worker(
             listeners=listeners,
             row=row,
             credentials=credentials,
+            terminators=terminators,
             prepare=prepare,
             on_ready=reporter.ready,
             recycle=reporter.recycle,

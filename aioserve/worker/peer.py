@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Protocol, final
 
 if TYPE_CHECKING:
     import asyncio
@@ -11,11 +11,17 @@ if TYPE_CHECKING:
     from aioserve.types import Address
 
 
+class Relay(Protocol):
+    """Somebody in between. Once it is ``leaving``, each response is the last of its connection."""
+
+    leaving: bool
+
+
 @final
 class Peer:
     """What a transport says of itself, or a load balancer of the client that it relays."""
 
-    __slots__ = ("anonymous", "client", "extensions", "local", "scheme")
+    __slots__ = ("anonymous", "client", "extensions", "local", "relay", "scheme")
 
     def __init__(
         self,
@@ -25,6 +31,7 @@ class Peer:
         *,
         extensions: dict[str, dict[str, object]] | None = None,
         anonymous: bool = False,
+        relay: Relay | None = None,
     ) -> None:
         #: None for a unix socket.
         self.client: Address | None = client
@@ -34,6 +41,8 @@ class Peer:
         self.extensions: dict[str, dict[str, object]] | None = extensions
         #: Relayed for somebody who cannot be named: what it forwards is not believed, whoever is at the other end.
         self.anonymous: bool = anonymous
+        #: The process of this server through which the connection goes. It has ``extensions`` to show, too.
+        self.relay: Relay | None = relay
 
     def __str__(self) -> str:
         """As the log names it."""

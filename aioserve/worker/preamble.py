@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
 from aioserve.errors import PreambleError
 from aioserve.http.forwarded import TrustedProxies
@@ -44,6 +44,32 @@ log = logging.getLogger("aioserve")
 STRANGERS_SECONDS: Final = 60.0
 
 
+class Following(Protocol):
+    """A protocol that takes over a connection which has been introduced."""
+
+    def take_over(self, transport: asyncio.Transport, peer: Peer, /) -> None: ...
+    def data_received(self, data: bytes, /) -> None: ...
+
+
+class Reader(Protocol):
+    """Reads one header, of whatever form."""
+
+    rest: bytes
+
+    def feed(self, data: bytes, /) -> Any: ...
+
+
+class Host(Protocol):
+    """Who receives connections that are introduced: ``Reception``, or ``Trusted`` where this server itself does it."""
+
+    server: Server
+
+    def reader(self) -> Reader: ...
+    def admits(self, peer: Peer, transport: asyncio.Transport, /) -> bool: ...
+    def client(self, header: Any, introducer: Peer, /) -> Peer: ...
+    def following(self, listener: Listener, /) -> Following: ...
+
+
 @final
 class Reception:
     """What the introductions of one server share: the versions, and who may speak for others."""
@@ -62,7 +88,25 @@ class Reception:
         """The protocol of a new connection."""
         return Introduction(self, listener)
 
-    def admits(self, peer: Peer) -> bool:
+    def reader(self) -> PreambleReader:
+        return PreambleReader(self.mode)
+
+    def following(self, listener: Listener) -> Following:
+        """Who speaks behind the header."""
+        return speaker(self.server, listener)
+
+    def client(self, preamble: Preamble, balancer: Peer) -> Peer:
+        """Who is meant by a header."""
+        client = _tcp(preamble.source)
+        return Peer(
+            client or balancer.client,
+            _tcp(preamble.destination) or balancer.local,
+            balancer.scheme if preamble.facts.tls is None else "https",
+            extensions=extensions(preamble.facts),
+            anonymous=client is None and preamble.command is Command.PROXY,
+        )
+
+    def admits(self, peer: Peer, transport: asyncio.Transport) -> bool:  # noqa: ARG002  # others ask it
         """Whether ``peer`` may speak for others; says so in the log if not."""
         if self._speakers.trusts(peer.client[0] if peer.client else None):
             return True
@@ -84,13 +128,13 @@ class Reception:
 class Introduction(asyncio.Protocol):
     """One connection whose header has not come yet."""
 
-    __slots__ = ("_begun", "_listener", "_reader", "_reception", "_since", "_transport", "bucket")
+    __slots__ = ("_begun", "_listener", "_peer", "_reader", "_reception", "_since", "_transport", "bucket")
 
-    def __init__(self, reception: Reception, listener: Listener) -> None:
+    def __init__(self, reception: Host, listener: Listener) -> None:
         self.bucket: set[Timed] | None = None
-        self._reception: Reception = reception
+        self._reception: Host = reception
         self._listener: Listener = listener
-        self._reader: PreambleReader = PreambleReader(reception.mode)
+        self._reader: Reader = reception.reader()
         self._begun: bool = False
         self._since: float = reception.server.deadlines.now
         self._transport: asyncio.Transport | None = None
@@ -101,7 +145,8 @@ class Introduction(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         server = self._reception.server
         server.connection_opened()
-        if self._reception.admits(peer_of(self._transport, self._listener)):
+        self._peer = peer_of(self._transport, self._listener)
+        if self._reception.admits(self._peer, self._transport):
             server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
         else:
             self.abort()
@@ -118,12 +163,12 @@ class Introduction(asyncio.Protocol):
             return
         self._begun = True
         try:
-            preamble = self._reader.feed(data)
+            header = self._reader.feed(data)
         except PreambleError as error:
             self._refuse(str(error))
         else:
-            if preamble is not None:
-                self._hand_over(self._transport, preamble)
+            if header is not None:
+                self._hand_over(self._transport, header)
 
     def eof_received(self) -> bool:
         # Before the first byte it is a probe of the port and nothing to talk about.
@@ -160,29 +205,18 @@ class Introduction(asyncio.Protocol):
     def _refuse(self, reason: str) -> None:
         """Close without an answer: the peer is no HTTP client, and is told soonest by its connection's end."""
         if self._transport is not None and not self._transport.is_closing():
-            log.info("%s - closed: %s", peer_of(self._transport, self._listener), reason)
+            log.info("%s - closed: %s", self._peer, reason)
             self.abort()
 
-    def _hand_over(self, transport: asyncio.Transport, preamble: Preamble) -> None:
-        """Put who speaks at this listener in this protocol's place.
-
-        Its count among the server's connections goes with it.
-        """
-        server = self._reception.server
-        server.deadlines.forget(self)
+    def _hand_over(self, transport: asyncio.Transport, header: Any) -> None:
+        """Put whoever follows in this protocol's place. Its count among the server's connections goes with it."""
+        reception = self._reception
+        reception.server.deadlines.forget(self)
         self._transport = None
-        client = _tcp(preamble.source)
-        balancer = peer_of(transport, self._listener)
-        peer = Peer(
-            client or balancer.client,
-            _tcp(preamble.destination) or balancer.local,
-            balancer.scheme if preamble.facts.tls is None else "https",
-            extensions=extensions(preamble.facts),
-            anonymous=client is None and preamble.command is Command.PROXY,
-        )
-        following = speaker(server, self._listener)
+        peer = reception.client(header, self._peer)
+        following = reception.following(self._listener)
         following.take_over(transport, peer)
-        transport.set_protocol(following)
+        transport.set_protocol(cast("asyncio.Protocol", following))
         if self._reader.rest:
             following.data_received(self._reader.rest)
 

@@ -14,6 +14,7 @@ from aioserve.tls.take import here
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from aioserve.tls.credentials import Credentials
     from aioserve.tls.findings import Report
@@ -23,16 +24,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("aioserve")
 
+#: Why a process is recycled that cannot take over what the master found good: its descriptors have been used up.
+_SHORT: Final = "descriptors, for new certificates"
 
-def show(order: Show, credentials: Credentials | None, cells: memoryview) -> bool:
-    """Do as the master says, who has inspected it. False: it cannot be done here; a new process has to do it."""
+
+def show(order: Show, credentials: Credentials | None, cells: memoryview, recycle: Callable[[str], None]) -> None:
+    """Do as the master says, who has inspected it; if that cannot be, ask for a successor, which begins with them."""
     try:
         chosen = adopt(order.descriptors)
     except ValueError:
         log.error("new certificates have not arrived, this process is short of descriptors")  # noqa: TRY400 - as below
-        return False
+        recycle(_SHORT)
+        return
     try:
-        return credentials is None or _replace(credentials, chosen, cells)
+        if credentials is not None and not _replace(credentials, chosen, cells):
+            recycle(_SHORT)
     finally:
         chosen.close()
 

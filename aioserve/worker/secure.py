@@ -66,27 +66,10 @@ class Secure(asyncio.Transport, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_backlog",
-        "_choked",
-        "_closing",
-        "_decrypt",
-        "_encrypt",
-        "_ended",
-        "_engine",
-        "_host",
-        "_incoming",
-        "_inner",
-        "_outgoing",
-        "_paused",
-        "_put",
-        "_room",
-        "_send",
-        "_shut",
-        "_take",
-        "_told",
-        "_transport",
+        "_backlog", "_choked", "_closing", "_decrypt", "_encrypt", "_ended", "_engine", "_host", "_incoming", "_inner",
+        "_outgoing", "_paused", "_put", "_room", "_send", "_shut", "_stuck", "_take", "_told", "_transport",
         "bucket",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -105,8 +88,10 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         self._inner: Any = None
         self._put = incoming.write
         self._take = outgoing.read
-        self._decrypt = engine.read
-        self._encrypt = engine.write
+        # perf: past methods in Python that only call these; callgrind, a request over TLS in memory: -1.7 %
+        direct = getattr(engine, "_sslobj", engine)
+        self._decrypt = direct.read
+        self._encrypt = direct.write
         self._send = transport.write
         # How much may be encrypted and written straight away: PIECE; less than nothing where there is more to think of.
         self._room: int = PIECE
@@ -114,6 +99,8 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         self._backlog: deque[memoryview] | None = None
         self._choked: bool = False
         self._told: bool = False
+        # Nothing is read until the socket takes more.
+        self._stuck: bool = False
         self._paused: bool = False
         # The client has said that it sends no more; we have.
         self._ended: bool = False
@@ -145,6 +132,8 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         self._inner.data_received(plain)
         if self._incoming.pending or len(plain) == size:
             self._read()
+        elif self._outgoing.pending:
+            self._answer()
 
     def eof_received(self) -> bool:
         """The client's FIN.
@@ -186,19 +175,29 @@ class Secure(asyncio.Transport, asyncio.Protocol):
                 self._end()
                 return
             self._inner.data_received(plain)
+            if self._outgoing.pending:
+                self._answer()
             if not incoming.pending and not engine.pending():
                 return
 
     def _look_at(self, error: ssl.SSLError) -> None:
         """Why there is nothing to read."""
         if isinstance(error, ssl.SSLWantReadError):
-            # Perhaps a message between records, such as a KeyUpdate, that has to be answered (RFC 8446 4.6.3).
-            self._flush()
+            if self._outgoing.pending:
+                self._answer()
         elif isinstance(error, ssl.SSLZeroReturnError):
             # Both have said that they send no more.
             self._end()
         else:
             self._break(error)
+
+    def _answer(self) -> None:
+        """A message between records, such as a KeyUpdate, has an answer (RFC 8446 4.6.3)."""
+        self._flush()
+        if self._choked and self._transport is not None and not self._paused:
+            # Who takes none must not make us keep any number of them.
+            self._stuck = True
+            self._transport.pause_reading()
 
     def _end(self) -> None:
         """The client sends no more: nothing is read any more, but what it waits for still leaves."""
@@ -246,6 +245,9 @@ class Secure(asyncio.Transport, asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._choked = False
+        if self._stuck:
+            self._stuck = False
+            self._resume()
         if self._backlog:
             self._pump()
         self._relieve()

@@ -96,6 +96,7 @@ class _Threads:
                 rows.row(number, 0),
                 pool,
                 work.credentials,
+                work.terminators,
             )
             for number, applications in enumerate(work.applications)
         ]

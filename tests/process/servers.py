@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from tests.process.clients import Client, Response
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Sequence
 
 REPO = Path(__file__).resolve().parents[2]
@@ -144,8 +145,12 @@ class Served:
 
     def dispatcher(self) -> int:
         """The process that accepts for all workers, if there is one and not two."""
-        found = children_of(self.pid) - self.workers()
+        found = named(children_of(self.pid), "dispatcher")
         return found.pop() if len(found) == 1 else 0
+
+    def terminators(self) -> set[int]:
+        """The processes that speak TLS for the workers."""
+        return named(children_of(self.pid), "terminator")
 
     def signal(self, number: int, pid: int | None = None) -> None:
         os.kill(pid or self.pid, number)
@@ -229,12 +234,12 @@ class Served:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    def connect(self, *, port: int = 0, timeout: float = PATIENCE) -> Client:
-        return Client(("127.0.0.1", port or self.port), timeout=timeout)
+    def connect(self, *, port: int = 0, timeout: float = PATIENCE, tls: ssl.SSLContext | None = None) -> Client:
+        return Client(("127.0.0.1", port or self.port), timeout=timeout, tls=tls)
 
-    def get(self, target: str = "/", *, port: int = 0) -> Response:
+    def get(self, target: str = "/", *, port: int = 0, tls: ssl.SSLContext | None = None) -> Response:
         """One GET on a connection of its own."""
-        with self.connect(port=port) as client:
+        with self.connect(port=port, tls=tls) as client:
             return client.get(target, close=True)
 
 
@@ -243,11 +248,17 @@ def children_of(master: int) -> set[int]:
 
 
 def workers_of(master: int) -> set[int]:
-    """Its children, but for those that have another name: dispatchers."""
+    """Its children, but for those that have another name: dispatchers, and those that speak TLS."""
+    found = children_of(master)
+    return found - named(found, "dispatcher") - named(found, "terminator")
+
+
+def named(pids: set[int], name: str) -> set[int]:
+    """Those that have this name; proc(5), /proc/pid/comm."""
     found = set()
-    for pid in children_of(master):
+    for pid in pids:
         with suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text() != "dispatcher\n":
+            if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n":
                 found.add(pid)
     return found
 

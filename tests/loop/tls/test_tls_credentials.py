@@ -109,6 +109,13 @@ def test_a_client_sees_the_certificate_with_its_chain(shop, authority, client):
     assert meeting.client.version() == "TLSv1.3"
 
 
+def test_the_name_that_the_client_has_asked_for_is_kept_with_the_connection(shop, authority, client):
+    credentials = shop.credentials(authority.server())
+    assert Meeting(credentials, client, "localhost").server.asked_for == "localhost"
+    client.check_hostname = False
+    assert Meeting(credentials, client, None).server.asked_for is None
+
+
 def test_http_1_1_is_agreed_upon_with_a_client_that_asks(shop, authority, client):
     client.set_alpn_protocols(["h2", "http/1.1"])
     assert Meeting(shop.credentials(authority.server()), client).client.selected_alpn_protocol() == "http/1.1"

@@ -74,7 +74,7 @@ def test_what_the_master_says_is_shown_and_nothing_is_kept_open(shown):
     publish(shown.credentials, shown.cells)
     before = shown.cells[CERTIFICATE_UNTIL]
     opened = descriptors()
-    assert show(shown.order(), shown.credentials, shown.cells)
+    show(shown.order(), shown.credentials, shown.cells, pytest.fail)
     assert descriptors() == opened
     assert shown.seen() == new.der
     assert before - shown.cells[CERTIFICATE_UNTIL] > 26 * DAY
@@ -83,7 +83,9 @@ def test_what_the_master_says_is_shown_and_nothing_is_kept_open(shown):
 def test_what_has_not_arrived_as_a_whole_is_said(shown, caplog):
     order = shown.order()
     os.close(order.descriptors[1])
-    assert not show(Show(order.descriptors[:1]), shown.credentials, shown.cells)
+    wishes = []
+    show(Show(order.descriptors[:1]), shown.credentials, shown.cells, wishes.append)
+    assert wishes == ["descriptors, for new certificates"]
     assert "new certificates have not arrived, this process is short of descriptors" in caplog.text
     assert shown.seen() == shown.old.der
 
@@ -93,14 +95,16 @@ def test_what_cannot_be_loaded_is_said_and_the_old_one_stays(shown, caplog):
     chosen = take(shown.ssl)
     empty = CertificateSet(Material(os.memfd_create("empty"), chosen.material.pairs), chosen.report)
     chosen.close()
-    assert not show(Show((empty.material.descriptor, empty.facts())), shown.credentials, shown.cells)
+    wishes = []
+    show(Show((empty.material.descriptor, empty.facts())), shown.credentials, shown.cells, wishes.append)
+    assert wishes == ["descriptors, for new certificates"]
     assert "new certificates cannot be loaded ([SSL] PEM lib" in caplog.text
     assert shown.seen() == shown.old.der
 
 
 def test_who_shows_nothing_keeps_nothing(shown):
     opened = descriptors()
-    assert show(shown.order(), None, shown.cells)
+    show(shown.order(), None, shown.cells, pytest.fail)
     assert descriptors() == opened
     assert shown.cells[CERTIFICATE_UNTIL] == 0
 

@@ -246,6 +246,41 @@ async def test_what_may_be_changed_later_is_copied_while_it_waits():
     assert heard == b"a" * (3 * PIECE)
 
 
+async def test_who_takes_no_answers_is_not_read():
+    """OpenSSL answers each KeyUpdate at once, and `ssl` can send none: something else stands for the answer."""
+    line = Line(accept=10)
+    line.secure.write(b"x" * 100)
+    assert line.top.told == ["pause"]
+    record = line.client.write(b"later")
+    line.secure._outgoing.write(b"an answer")
+    line.send(record[:7])
+    assert line.transport.written.endswith(b"an answer")
+    assert not line.transport.reading
+    line.transport.peer_reads()
+    assert line.transport.reading
+    line.send(record[7:])
+    assert line.top.data == b"later"
+
+
+@pytest.mark.parametrize("records", [1, 2])
+async def test_an_answer_does_not_wait_for_a_response(records):
+    line = Line()
+    data = b"".join(line.client.write(b"a") for _ in range(records))
+    line.secure._outgoing.write(b"an answer")
+    line.send(data)
+    assert (line.top.data, line.transport.written) == (b"a" * records, b"an answer")
+
+
+async def test_who_takes_answers_is_read_on():
+    line = Line()
+    record = line.client.write(b"now")
+    line.secure._outgoing.write(b"an answer")
+    line.send(record[:7])
+    assert line.transport.written == b"an answer"
+    line.send(record[7:])
+    assert line.top.data == b"now"
+
+
 # Pausing.
 
 

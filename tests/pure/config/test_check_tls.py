@@ -92,6 +92,13 @@ def test_nothing_is_said_about_what_fits_together(flags):
             {**CERTIFICATE, "tls_processes": "2", "accept": "single"},
             "--tls-processes contradicts single (--accept), which is one process; use --accept shared",
         ),
+        (
+            {**CERTIFICATE, "tls_processes": "2", "preload": True},
+            (
+                "--tls-processes contradicts --preload: the application would be imported in the process from which "
+                "those with the keys are forked; leave one out"
+            ),
+        ),
         ({**CERTIFICATE, "bind": ["https://:443", "http://:443"]}, "--bind: 0.0.0.0:443 is there twice"),
     ],
     ids=str,

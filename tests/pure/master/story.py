@@ -36,12 +36,16 @@ QUIT = StopRequested(quick=True, reason="SIGQUIT")
 class Story:
     """A machine whose spawns succeed at once, with process ids 101, 102 ..., and whose heir is 900."""
 
-    def __init__(self, workers=1, watchers=0, dispatchers=0, forks=True, most=8, **policy):
+    def __init__(self, workers=1, watchers=0, dispatchers=0, terminators=0, forks=True, most=8, **policy):
         specs = [RoleSpec(role=Role.WORKER, slots=workers, reloads=True, required=True, most=most)]
         if watchers:
             specs.append(RoleSpec(role=Role.WATCHER, slots=watchers, reloads=False, required=False))
         if dispatchers:
-            specs.append(RoleSpec(role=Role.DISPATCHER, slots=1, reloads=True, required=True, leads=True))
+            specs.append(RoleSpec(role=Role.DISPATCHER, slots=1, reloads=True, required=True, leads=1))
+        if terminators:
+            specs.append(
+                RoleSpec(role=Role.TERMINATOR, slots=terminators, reloads=True, required=True, leads=2, relays=True)
+            )
         numbers = {"boot_timeout": 60.0, "grace": 30.0, "margin": 5.0} | policy
         self.policy = Policy(**numbers)
         self.machine = Machine(specs, self.policy)

@@ -13,6 +13,7 @@ from aioserve.master.channel import (
     ChildChannel,
     FailedMessage,
     MasterChannel,
+    PassedOnMessage,
     ReadyMessage,
     RecycleMessage,
     ReloadMessage,
@@ -67,6 +68,12 @@ def test_a_wish_to_be_replaced_is_heard(ends):
     master, child = ends
     child.recycle("10000 requests")
     assert master.receive()[0] == [RecycleMessage("10000 requests")]
+
+
+def test_that_nothing_new_is_passed_on_is_heard(ends):
+    master, child = ends
+    child.passed_on()
+    assert master.receive()[0] == [PassedOnMessage()]
 
 
 def test_messages_keep_their_order(ends):

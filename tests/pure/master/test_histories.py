@@ -27,6 +27,7 @@ from aioserve.master.events import (
     HeirReady,
     HeirStarted,
     Kill,
+    PassedOn,
     PredecessorGone,
     Prepare,
     Prepared,
@@ -70,6 +71,8 @@ class Process:
     why: str = ""  # who has told it: a rollout, a smaller size, a drain, the end
     given_up: bool = False
     hangs: bool = False
+    passed_on: bool = False
+    told_at: float = 0.0
     beat: float = 0.0
 
     @property
@@ -83,6 +86,7 @@ class World:
         workers=2,
         watchers=1,
         dispatchers=0,
+        terminators=0,
         boot_failure_ends=True,
         breaker=0,
         limit=LIMIT,
@@ -104,13 +108,15 @@ class World:
             [
                 RoleSpec(role=Role.WORKER, slots=workers, reloads=True, required=True, most=ROOM),
                 RoleSpec(role=Role.WATCHER, slots=watchers, reloads=False, required=False),
-                RoleSpec(role=Role.DISPATCHER, slots=dispatchers, reloads=True, required=True, leads=True),
+                RoleSpec(role=Role.DISPATCHER, slots=dispatchers, reloads=True, required=True, leads=1),
+                RoleSpec(role=Role.TERMINATOR, slots=terminators, reloads=True, required=True, leads=2, relays=True),
             ],
             self.policy,
             shared=shared,
         )
         self.watchers = watchers
         self.dispatchers = dispatchers
+        self.terminators = terminators
         self.boot_failure_ends = boot_failure_ends
         self.breaker = breaker
         self.limit = limit
@@ -136,6 +142,7 @@ class World:
             *((Role.WORKER, n) for n in range(self.slots)),
             *((Role.WATCHER, n) for n in range(self.watchers)),
             *((Role.DISPATCHER, n) for n in range(self.dispatchers)),
+            *((Role.TERMINATOR, n) for n in range(self.terminators)),
         ]
 
     # The machine's side
@@ -255,16 +262,18 @@ class World:
             process.why = "end"
         if sig is Sig.TERM:
             process.why = self.reason_to_leave(process)
+            process.told_at = self.now
         process.told = sig
 
     def reason_to_leave(self, process):
         role, _ = process.place
         leaves = self.stopping or self.gave_up()
-        if (leaves or self.dormant) and role is not Role.DISPATCHER:
+        if leaves or self.dormant:
             in_a_hurry = self.machine._crew.phase is Phase.QUITTING
-            serves_on = leaves and self.policy.drain_delay
-            passed = not self.of((Role.DISPATCHER, 0)) or process.state == "boots"
-            assert passed or in_a_hurry or serves_on, "it leaves before it has got what was accepted for it"
+            serves_on = leaves and self.policy.drain_delay and not self.terminators
+            boots = process.state == "boots" and role is not Role.DISPATCHER
+            awaited = any(self.awaits(role, other) for other in self.alive.values())
+            assert not awaited or boots or in_a_hurry or serves_on, "it leaves before it has got what was accepted"
         if leaves:
             return "end"
         assert role is not Role.WATCHER, "a watcher is not replaced"
@@ -278,6 +287,14 @@ class World:
         leaving = [p for p in self.alive.values() if p.why == "rollout" and p.place != process.place]
         assert not leaving, "two slots are replaced at the same time"
         return "rollout"
+
+    def awaits(self, role, leader):
+        """Whether somebody of this role is to wait for this one."""
+        if leader.place[0] is Role.DISPATCHER:
+            return role in {Role.WORKER, Role.WATCHER}
+        if leader.place[0] is not Role.TERMINATOR or role is Role.TERMINATOR or leader.passed_on:
+            return False
+        return leader.told is None or self.now < leader.told_at + self.policy.drain_delay + self.policy.pass_on_limit
 
     def gave_up(self):
         """It ends the server by itself: the first generation cannot boot, or a slot cannot be held."""
@@ -345,6 +362,12 @@ class World:
     def leave(self, process, status):
         del self.alive[process.pid]
         self.feed(Exited(process.pid, status, "left", status == -9))
+
+    def passes_on(self, number):
+        process = self.pick(number, lambda p: p.place[0] is Role.TERMINATOR and p.told is Sig.TERM and not p.hangs)
+        if process and process.state == "ready":
+            process.passed_on = True
+            self.feed(PassedOn(process.pid))
 
     def hangs(self, number):
         process = self.pick(number, lambda p: p.state == "ready" and p.place[0] is not Role.WATCHER)
@@ -469,7 +492,7 @@ STEPS = [
     *["tick"] * 5,
     *["dies", "reload", "recycle", "time_passes"] * 2,
     *["cannot_boot", "orphan", "reopen", "forks_change", "resize", "edit", "hangs", "wakes_up", "freeze", "stop"],
-    *["upgrade", "heir_serves", "heir_dies", "drain", "predecessor_goes"],
+    *["passes_on", "upgrade", "heir_serves", "heir_dies", "drain", "predecessor_goes"],
 ]
 UNSTOPPED = [step for step in STEPS if step != "stop"]
 
@@ -478,6 +501,7 @@ worlds = st.builds(
     workers=st.integers(1, 4),
     watchers=st.integers(0, 1),
     dispatchers=st.integers(0, 1),
+    terminators=st.integers(0, 2),
     boot_failure_ends=st.booleans(),
     breaker=st.sampled_from([0, 3]),
     limit=st.sampled_from([0.0, LIMIT]),
@@ -512,6 +536,7 @@ def test_a_long_life_keeps_the_invariants_and_ends(seed, boot_failure_ends):
         workers=1 + seed % 5,
         watchers=seed % 2,
         dispatchers=seed // 4 % 2,
+        terminators=seed // 2 % 3,
         boot_failure_ends=boot_failure_ends,
         limit=(0.0, LIMIT)[seed // 2 % 2],
     )
@@ -525,7 +550,7 @@ def test_a_long_life_keeps_the_invariants_and_ends(seed, boot_failure_ends):
 @pytest.mark.parametrize("seed", range(8))
 def test_a_server_left_in_peace_becomes_whole_again(seed, limit):
     chance = random.Random(seed)
-    world = started(workers=3, dispatchers=seed % 2, limit=limit)
+    world = started(workers=3, dispatchers=seed % 2, terminators=seed // 2 % 2, limit=limit)
     for _ in range(200):
         world.step(chance.choice(UNSTOPPED), chance.randrange(32))
     world.forks_fail = world.config_broken = False

@@ -8,9 +8,11 @@ from aioserve.master.events import (
     Kill,
     Level,
     Milestone,
+    PassedOn,
     Quit,
     Ready,
     ReopenRequested,
+    ResizeRequested,
     Role,
     Say,
     Sig,
@@ -593,3 +595,99 @@ class TestDispatcher:
         kills = [story.beats({101: 0.1, 102: second}, after=1) for second in range(9)]
         assert kills == [*[[]] * 8, [(102, Sig.USR2)]]
         assert story.spawns[-1] == (Role.DISPATCHER, 0, 1, 1)
+
+
+class TestTerminators:
+    """They lead while they have something to pass on, and leave last: all of it goes through them."""
+
+    def test_workers_are_told_when_each_has_said_that_it_passes_on_nothing_new(self):
+        story = Story(workers=2, terminators=2).serving()
+        assert story.feed(TERM) == [(103, Sig.TERM), (104, Sig.TERM)]
+        assert story.feed(PassedOn(103)) == []
+        assert story.feed(PassedOn(104)) == [(101, Sig.TERM), (102, Sig.TERM)]
+        for pid in (101, 102, 104, 103):
+            assert story.quit is None
+            story.leaves(pid)
+        assert story.quit == 0
+
+    def test_one_that_has_gone_passes_on_nothing(self):
+        story = Story(workers=1, terminators=2).serving()
+        story.feed(TERM)
+        story.feed(PassedOn(102))
+        assert story.dies(103, -9, "killed by SIGKILL") == [(101, Sig.TERM)]
+
+    def test_a_dispatcher_comes_between_them_and_the_workers(self):
+        story = Story(workers=1, dispatchers=1, terminators=1).serving()
+        assert story.feed(TERM) == [(103, Sig.TERM)]
+        assert story.feed(PassedOn(103)) == [(102, Sig.TERM)]
+        assert story.leaves(102) == [(101, Sig.TERM)]
+
+    def test_the_others_do_not_wait_for_ever(self):
+        story = Story(workers=1, terminators=1, pass_on_limit=5.0).serving()
+        story.feed(TERM)
+        assert story.tick() == [(101, Sig.TERM)]
+        assert story.now == 5.0
+        assert story.told("terminator (pid 102) may still pass something on")
+        assert story.feed(PassedOn(102)) == []
+
+    def test_a_drain_delay_is_theirs(self):
+        story = Story(workers=1, dispatchers=1, terminators=1, drain_delay=3.0, pass_on_limit=5.0).serving()
+        assert story.feed(TERM) == [(103, Sig.TERM)]
+        assert story.did == []
+        assert story.tick() == []
+        assert story.now == 3.0
+        assert story.did == [Unlisten()]
+        assert story.tick() == [(102, Sig.TERM)]
+        assert story.now == 8.0
+
+    def test_they_have_time_to_relay_until_the_workers_have_drained(self):
+        story = Story(workers=1, terminators=1, grace=30.0, margin=5.0, pass_on_limit=5.0, quick_limit=5.0).serving()
+        story.feed(TERM)
+        story.tick()
+        assert story.tick() == [(101, Sig.KILL)]
+        assert story.now == 40.0
+        story.dies(101, -9, "killed by SIGKILL")
+        assert story.tick() == [(102, Sig.KILL)]
+        assert story.now == 45.0
+
+    def test_a_quick_stop_waits_for_nobody(self):
+        story = Story(workers=1, terminators=1).serving()
+        assert story.feed(QUIT) == [(101, Sig.QUIT), (102, Sig.QUIT)]
+
+    def test_a_second_signal_hurries_them_and_the_workers_that_wait(self):
+        story = Story(workers=1, terminators=1).serving()
+        story.feed(TERM)
+        story.after(1)
+        assert story.feed(TERM) == [(101, Sig.QUIT), (102, Sig.QUIT)]
+
+    def test_one_that_was_replaced_and_still_relays_is_not_waited_for(self):
+        story = Story(workers=1, terminators=1).serving()
+        story.feed(HUP)
+        story.feed(Ready(103))
+        story.leaves(101)
+        assert story.feed(Ready(104)) == [(102, Sig.TERM)]
+        story.feed(PassedOn(102))
+        assert story.feed(TERM) == [(104, Sig.TERM)]
+        assert story.feed(PassedOn(104)) == [(103, Sig.TERM)]
+
+    def test_a_reload_replaces_each_of_them_with_the_successor_first(self):
+        story = Story(workers=1, terminators=2).serving()
+        story.feed(HUP)
+        assert story.feed(Ready(104)) == [(101, Sig.TERM)]
+        story.leaves(101)
+        assert story.feed(Ready(105)) == [(102, Sig.TERM)]
+        story.leaves(102)
+        assert story.feed(Ready(106)) == [(103, Sig.TERM)]
+        story.leaves(103)
+        assert story.told("reload to generation 2 finished: 1 replaced")
+
+    def test_more_or_fewer_workers_change_nothing_for_them(self):
+        story = Story(workers=1, terminators=1).serving()
+        story.feed(ResizeRequested(1, "TTIN"))
+        assert story.spawns[-1] == (Role.WORKER, 1, 0, 1)
+        story.feed(Ready(103))
+        assert story.feed(ResizeRequested(-1, "TTOU")) == [(103, Sig.TERM)]
+
+    def test_a_word_of_somebody_who_has_been_reaped_is_nothing(self):
+        story = Story(workers=1, terminators=1).serving()
+        assert story.feed(PassedOn(999)) == []

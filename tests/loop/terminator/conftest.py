@@ -1,0 +1,3 @@
+from tests.loop.worker.conftest import connect
+
+__all__ = ["connect"]
