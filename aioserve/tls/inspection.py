@@ -296,7 +296,7 @@ def _authority(pem: str) -> dict[str, Any] | None:
 def _name(sort: str, value: str) -> str | None:
     """A name that a client may want to see; an address as people write it, where OpenSSL has all eight groups of it."""
     if sort == "DNS":
-        return value
+        return _printable(value)
     # Python says "<invalid>" for one that has neither 4 nor 16 bytes.
     return str(ip_address(value.strip())) if sort == "IP Address" and value != "<invalid>" else None
 
@@ -307,11 +307,16 @@ def _spell(name: object) -> str:
     for group in name if isinstance(name, tuple) else ():
         for key, value in group:
             parts.setdefault(key, value)
-    return parts.get("commonName") or " ".join(parts.values()) or "somebody without a name"
+    return _printable(parts.get("commonName") or " ".join(parts.values())) or "somebody without a name"
+
+
+def _printable(text: str) -> str:
+    """Without anything that a terminal would obey: not all that is said goes through the log."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _why(error: ssl.SSLError) -> str:
     """OpenSSL's reason, as far as it gives one."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
-    return (error.reason or "PEM").lower().replace("_", " ")
+    return error.reason.lower().replace("_", " ") if error.reason else "not in PEM"

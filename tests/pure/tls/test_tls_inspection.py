@@ -75,6 +75,12 @@ def test_dates_are_told_and_do_not_keep_a_certificate_from_being_described(show,
     assert early.text.startswith("is not valid before 20")
 
 
+def test_a_terminal_has_nothing_to_obey(show):
+    made = make(name="\x1b[31mroot", authority=True)
+    (one,) = show(make(encoded=b"\x82\x03a\nb", name="Leaf", issuer=made[1])[0]).certificates
+    assert (one.names, one.issuer) == (("a\\nb",), "\\x1b[31mroot")
+
+
 def test_an_address_that_is_none_is_left_out(show):
     (one,) = show(make(encoded=b"\x82\x01a\x87\x05wrong")[0]).certificates
     assert one.names == ("a",)
