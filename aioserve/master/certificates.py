@@ -1,16 +1,16 @@
 """Looks at the files of certificates while the master waits for other things, and tells its children of new ones.
 
-The files are copied here and inspected in a child. What was found good goes to all children that show certificates, as
-an order with descriptors, and stays here for those that are forked later. So does the front with the keys of session
-tickets, as long as whom it has let in may come back:
+The files are copied here and inspected in a child. A set that was found good goes to all children that show
+certificates, as an order with descriptors, and is kept for those that are forked later.
 
-- Other authorities, or another wish for clients' certificates: a new front, or a ticket would let in who is let in no
-  more.
-- A reload a day after the last one: a new front, so that keys which are stolen do not open what was said long ago. A
-  ticket is good for two hours; what a new front costs is a full handshake for those who come back meanwhile.
+So is the front, which has the keys of session tickets. There is a new one in two cases:
 
-A generation that was started with other settings keeps what these have found last: it is on its way out. If the reload
-fails and it serves on, its settings are the keeper's again.
+- Other authorities, or another ``cert_reqs``: with an old ticket a client would get in that is not let in any more.
+- A reload a day or more after the last new one: a key that is stolen then does not open what was said long ago.
+  Tickets are good for two hours, and clients that come back with an old one make a full handshake.
+
+While a reload with other settings is under way, workers of before keep the last set of their own settings. If the
+reload fails, these settings are looked after again.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Certificates:
         return self._wake_at
 
     def stock(self, ssl: Ssl) -> Stock:
-        """What a child with these settings is born with; it has to ``close`` all of it in any case."""
+        """What a child with these settings begins with. The child calls ``close`` afterwards, whatever it needs."""
         return self._stocks.get(ssl) or self._stocks[self._keeper.ssl]
 
     def join(self, kin: Mapping[int, Kin]) -> None:
@@ -120,7 +120,7 @@ class Certificates:
         self._wake_at = self._clock() + INTERVAL
 
     def close(self) -> None:
-        """In a child that has what it needs, if anything: keep no key from others to see."""
+        """In a child: give up the copies of keys, once it has loaded what it needs."""
         for stock in self._stocks.values():
             stock.chosen.close()
         if self._inspection is not None:

@@ -1,16 +1,16 @@
 """What a process shows in TLS handshakes, chosen anew for each of them.
 
-Two kinds of context. The *front* is the one that every handshake begins with. It has the terms (versions, ciphers,
-ALPN) and the keys of session tickets, and no certificate: it is made once, by whoever forks, so that all processes
-decrypt each other's tickets, also those that are forked later. A *leaf* has one certificate with its key, or one for
-each kind of key; the front's SNI callback, which OpenSSL calls for every handshake, chooses it. New certificates are
-new leaves: who has begun with an old one is not disturbed, and tickets stay good.
+There are two kinds of context. Every handshake begins with the *front*. It has the terms (versions, ciphers, ALPN) and
+the keys of session tickets, but no certificate. Whoever forks makes it once; so all processes, also those that are
+forked later, can decrypt each other's tickets. A *leaf* has one certificate with its key, or one for each kind of key.
+OpenSSL calls the front's SNI callback in every handshake, also if the client names no host, and the callback chooses
+the leaf. New certificates are new leaves: handshakes under way go on with the old ones, and tickets stay good.
 
-Tickets stay good too long in one case: a client that was let in by an authority that is trusted no more would come back
-with its ticket, and is not verified again. So when the authorities change there is a new front, with new keys. Only the
-processes that are forked afterwards have these in common; until then each resumes its own sessions.
+In one case tickets must not stay good. A ticket lets a client in without looking at its certificate, even if the
+authority that signed it is trusted no more. So when the authorities change there is a new front, with new keys. Only
+processes that are forked afterwards share these; until then each process resumes its own sessions only.
 
-Several loops in threads share one of these: what a handshake reads is one reference, which ``replace`` changes at once.
+Loops in several threads share one ``Credentials``. A handshake reads one reference, which ``replace`` changes at once.
 """
 
 from __future__ import annotations
