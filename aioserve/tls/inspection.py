@@ -119,7 +119,7 @@ def _authorities(material: Material, source: Source, now: float) -> list[Finding
 
 @final
 class _Pair:
-    """One certificate with its key. ``roots`` makes a client that trusts whom this machine trusts."""
+    """One certificate with its key. ``roots`` makes a client that trusts the authorities of this machine."""
 
     def __init__(self, material: Material, pair: Loadable, roots: Callable[[], ssl.SSLContext]) -> None:
         self._roots = roots
@@ -165,6 +165,8 @@ class _Pair:
             load(context, material, pair)
         except ssl.SSLError as error:
             raise self._refused(error, encrypted=key[1] == b"ENCRYPTED " or b"ENCRYPTED" in key[2]) from None
+        except OSError as error:
+            raise _Refused(self._path, f"cannot be loaded: {error.strerror}") from None
         return context
 
     def _refused(self, error: ssl.SSLError, *, encrypted: bool) -> _Refused:
@@ -240,7 +242,7 @@ class _Pair:
         return []
 
     def _lone(self, server: ssl.SSLContext, issuer: Name) -> list[str]:
-        """Nothing follows it: then clients have to know who has signed it."""
+        """No other certificate follows, so clients have to know the authority that has signed it."""
         try:
             _meet(self._roots(), server)
         except ssl.SSLCertVerificationError:
@@ -253,7 +255,7 @@ class _Pair:
 
 
 def _client(trusted: Sequence[str]) -> ssl.SSLContext:
-    """A client that asks for nothing but a way to what it trusts. It speaks TLS 1.2, whose ciphers name the key."""
+    """A client that checks signatures only. It speaks TLS 1.2, because there the cipher tells the kind of key."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -286,7 +288,7 @@ def _meet(client: ssl.SSLContext, server: ssl.SSLContext) -> ssl.SSLObject:
 
 
 def _authority(pem: str) -> dict[str, Any] | None:
-    """What the certificate of an authority says; None if it is nobody's who may sign."""
+    """What the certificate of an authority says; None if its owner may not sign others."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=pem)
     found = context.get_ca_certs()

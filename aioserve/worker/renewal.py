@@ -29,7 +29,7 @@ _SHORT: Final = "descriptors, for new certificates"
 
 
 def show(order: Show, credentials: Credentials | None, cells: memoryview, recycle: Callable[[str], None]) -> None:
-    """Do as the master says, who has inspected it; if that cannot be, ask for a successor, which begins with them."""
+    """Show what the master has found good. If that cannot be done here, ask for a successor, which is born with it."""
     try:
         chosen = adopt(order.descriptors)
     except ValueError:
@@ -44,7 +44,7 @@ def show(order: Show, credentials: Credentials | None, cells: memoryview, recycl
 
 
 def publish(credentials: Credentials | None, cells: memoryview | None) -> None:
-    """Let those who read the scoreboard know until when the certificates are valid."""
+    """Write into the scoreboard when the first certificate expires."""
     if credentials is not None and cells is not None:
         cells[CERTIFICATE_UNTIL] = credentials.until
 

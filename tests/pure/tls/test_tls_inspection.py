@@ -1,5 +1,6 @@
 """What is wrong with certificates is said in a sentence, and nobody is asked for a password."""
 
+import resource
 import ssl
 import time
 
@@ -164,6 +165,19 @@ def test_a_certificate_that_was_damaged_is_refused(show, tmp_path):
     whole = make("a")[0]
     damaged = Certificate(whole.chain.replace(b"\nMII", b"\nM\xfcI", 1), whole.key)
     assert said(show(damaged), tmp_path)[0].startswith("refused: 0.crt has a certificate that cannot be read (")
+
+
+def test_without_descriptors_a_certificate_cannot_be_loaded(tmp_path):
+    path, key = make("a")[0].write(tmp_path)
+    material, _ = copy(look(Ssl(certfile=(str(path),), keyfile=(str(key),))))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        report = inspect(material, time.time())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        material.close()
+    assert said(report, tmp_path) == ["refused: server.crt cannot be loaded: Too many open files"]
 
 
 def test_a_lone_file_without_a_key_says_where_to_put_it(show, tmp_path):
