@@ -64,11 +64,11 @@ def test_a_page_and_what_it_fetches(browser, identities, tmp_path, way, version)
 
 @pytest.mark.parametrize("way", EACH)
 def test_a_page_without_the_certificate_that_is_asked_for_is_refused(browser, identities, way):
-    with (
-        encrypted(way, identities, *asks(identities, required=True)) as server,
-        pytest.raises(Trouble, match="ERR_BAD_SSL_CLIENT_AUTH_CERT"),
-    ):
-        browser.open(f"https://localhost:{server.port}/seen")
+    with encrypted(way, identities, *asks(identities, required=True)) as server:
+        # Chromium has the second name for it if the FIN is there when it has read the alert.
+        with pytest.raises(Trouble, match=r"ERR_BAD_SSL_CLIENT_AUTH_CERT|ERR_SOCKET_NOT_CONNECTED"):
+            browser.open(f"https://localhost:{server.port}/seen")
+        server.wait_for("the client has shown no certificate")
 
 
 @pytest.mark.parametrize("way", EACH)
