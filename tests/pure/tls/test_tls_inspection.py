@@ -12,7 +12,7 @@ from aioserve.tls.findings import Weight
 from aioserve.tls.inspection import inspect
 from aioserve.tls.material import copy
 from aioserve.tls.places import look
-from aioserve.tls.take import take
+from aioserve.tls.take import MOMENT, take, take_at_start
 from tests.pure.tls.odd_certificates import make
 from tests.tls import Authority, Certificate
 
@@ -334,3 +334,39 @@ def test_dates_and_doubts_do_not_keep_a_set_from_being_taken(tmp_path):
     taken.close()
     assert {one.weight for one in taken.report.findings} == {Weight.DATED, Weight.DOUBTFUL}
     assert any("lone.crt has no key beside it" in str(one) for one in taken.report.findings)
+
+
+def test_a_start_waits_for_a_pair_that_is_being_written(tmp_path):
+    one, other = make("a")[0], make("b")[0]
+    certificate, key = one.write(tmp_path)
+    key.write_bytes(other.key)
+    written = [(certificate, one.chain), (key, one.key)]
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        path, content = written[len(waits) - 1]
+        path.write_bytes(content)
+
+    take_at_start(Ssl(certfile=(str(certificate),), keyfile=(str(key),)), wait=wait).close()
+    assert waits == [MOMENT, MOMENT]
+
+
+def test_a_start_does_not_wait_for_what_nobody_writes(tmp_path):
+    certificate, _ = make("a")[0].write(tmp_path)
+    waits = []
+    with pytest.raises(ConfigError, match="has no private key"):
+        take_at_start(Ssl(certfile=(str(certificate),)), wait=waits.append)
+    assert waits == [MOMENT]
+
+
+def test_a_start_does_not_wait_for_ever(tmp_path):
+    certificate, _ = make("a")[0].write(tmp_path)
+    waits = []
+
+    def wait(_seconds):
+        waits.append(certificate.write_bytes(certificate.read_bytes() + b"#"))
+
+    with pytest.raises(ConfigError, match="has no private key"):
+        take_at_start(Ssl(certfile=(str(certificate),)), wait=wait)
+    assert len(waits) == 10
