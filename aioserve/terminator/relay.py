@@ -19,9 +19,10 @@ import errno
 import logging
 import select
 import socket
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Final, final
 
 from aioserve.terminator.introducing import introduce
+from aioserve.worker.loops import loop_name
 from aioserve.worker.unsent import has_progressed, reset, unsent_bytes
 from aioserve.worker.waits import LINGER_SECONDS
 
@@ -86,9 +87,19 @@ class Relays:
 
     def attach(self, sock: socket.socket, upstream: _Upstream) -> None:
         """Give the connection to the loop."""
-        task = self.server.loop.create_task(self.server.loop.create_unix_connection(lambda: upstream, sock=sock))
+        task = self.server.loop.create_task(self._attach(sock, upstream))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
+
+    async def _attach(self, sock: socket.socket, upstream: _Upstream) -> None:
+        loop = self.server.loop
+        transport, _ = await loop.create_unix_connection(lambda: upstream, sock=sock)
+        if not transport.is_closing():
+            upstream.begin(transport)
+        elif loop_name(loop) == "uvloop":
+            # The worker has left within this turn. uvloop ties the socket to the transport only now: the descriptor is
+            # closed, and may be somebody else's when the socket, as it is collected, closes it once more.
+            sock.detach()
 
 
 @final
@@ -307,8 +318,9 @@ class _Upstream(asyncio.BufferedProtocol):
     def __init__(self, relay: Relay) -> None:
         self._relay: Relay = relay
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._relay.attached(cast("asyncio.Transport", transport))
+    def begin(self, transport: asyncio.Transport) -> None:
+        """The loop has it. Not in ``connection_made``: the transport must not be closed before."""
+        self._relay.attached(transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
         return self._relay.buffer

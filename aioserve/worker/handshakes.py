@@ -27,6 +27,7 @@ from aioserve.tls.failures import explain
 from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.secure import Secure
+from aioserve.worker.waits import LINGER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -309,7 +310,10 @@ class Handshake(asyncio.Protocol):
             self._over = True
             reason, telling = explain(error)
             self._shared.fail(self, self._client, reason, telling=telling)
-            transport.close()
+            if isinstance(engine, ssl.SSLObject):
+                self._linger(transport)
+            else:
+                transport.close()
         else:
             self._flush(transport)
             self._over = True
@@ -318,6 +322,20 @@ class Handshake(asyncio.Protocol):
     def _flush(self, transport: asyncio.Transport) -> None:
         if self._outgoing.pending:
             transport.write(self._outgoing.read())
+
+    def _linger(self, transport: asyncio.Transport) -> None:
+        """Send a FIN behind the alert, and give the client time to read it, dropping what it still sends.
+
+        With TLS 1.3 the request may come together with the certificate that is refused. Closing then would be answered
+        with a reset, which may destroy the alert on its way, as with responses (RFC 9112 9.6).
+        """
+        deadlines = self._shared.server.deadlines
+        self._due = deadlines.now + LINGER_SECONDS
+        deadlines.file(self, self._due)
+        try:
+            transport.write_eof()
+        except OSError:  # ENOTCONN of shutdown(2): the client has gone, and the loop has yet to say so
+            self.abort()
 
     def _hand_over(self, transport: asyncio.Transport, engine: ssl.SSLObject | SecureSocket) -> None:
         """Put whoever speaks next in this protocol's place, on a Secure unless the transport is as good as one.
