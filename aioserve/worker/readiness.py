@@ -20,8 +20,8 @@ BATCH: Final = 256
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 
-# What is not asked for and is said nevertheless: it has ended, or broken. Reading or writing tells which.
-_ENDED: Final = select.EPOLLHUP | select.EPOLLERR
+#: It has ended in both directions, or broken. Whoever reads or writes is told by that; the kernel says it always.
+ENDED: Final = select.EPOLLHUP | select.EPOLLERR
 
 
 class Watched(Protocol):
@@ -29,6 +29,7 @@ class Watched(Protocol):
 
     def readable(self) -> None: ...
     def writable(self) -> None: ...
+    def ended(self) -> None: ...
 
 
 @final
@@ -42,7 +43,7 @@ class Readiness:
         loop.add_reader(self._epoll.fileno(), self._look)
 
     def watch(self, descriptor: int, watched: Watched, wanted: int) -> None:
-        """Tell ``watched`` whenever that is possible from now on: READ, WRITE, both, or 0, nothing."""
+        """Tell ``watched`` whenever that is possible from now on: READ, WRITE, ENDED, or 0, nothing."""
         known = self._watched.get(descriptor)
         if known is None:
             if wanted:
@@ -76,9 +77,11 @@ class Readiness:
                 if known is None:
                     continue
                 watched, wanted = known
-                if wanted & READ and events & (READ | _ENDED):
+                if wanted == ENDED:
+                    watched.ended()
+                if wanted & READ and events & (READ | ENDED):
                     watched.readable()
-                if wanted & WRITE and events & (WRITE | _ENDED):
+                if wanted & WRITE and events & (WRITE | ENDED):
                     watched.writable()
             if len(ready) < BATCH:
                 return

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.tls import ktls
 from aioserve.worker.handshakes import Handshake
-from aioserve.worker.readiness import READ, WRITE, Readiness
+from aioserve.worker.readiness import ENDED, READ, WRITE, Readiness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,9 +155,8 @@ class SecureSocket(asyncio.Transport):
         # Of one that is lost the descriptor may be somebody else's. To read for one that cannot be read would be to be
         # told so in every turn.
         if not self._lost:
-            self._readiness.watch(
-                self._fd, self, READ * (self.is_reading() and not self._stuck) | WRITE * self._writing
-            )
+            reading = READ * (self.is_reading() and not self._stuck)
+            self._readiness.watch(self._fd, self, reading | WRITE * self._writing | ENDED * self._left)
 
     def readable(self) -> None:
         try:
@@ -224,6 +223,13 @@ class SecureSocket(asyncio.Transport):
             self._leave()
         elif not self._ended:
             self._protocol.data_received(data)
+
+    def ended(self) -> None:
+        """The client has gone behind its end.
+
+        Mostly sending tells that. But Linux 6.1, encrypting, has taken 65 MB more of a file for nobody.
+        """
+        self.abort()
 
     def _leave(self) -> None:
         """The client sends no more."""

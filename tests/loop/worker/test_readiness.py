@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from aioserve.worker.loops import new_loop
-from aioserve.worker.readiness import BATCH, READ, WRITE, Readiness
+from aioserve.worker.readiness import BATCH, ENDED, READ, WRITE, Readiness
 
 
 class Watched:
@@ -27,6 +27,9 @@ class Watched:
 
     def writable(self):
         self.told.append("write")
+
+    def ended(self):
+        self.told.append("end")
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
@@ -87,8 +90,8 @@ def test_who_asks_for_nothing_is_told_nothing(run):
     run(visit)
 
 
-@pytest.mark.parametrize("wanted", [READ, WRITE])
-def test_an_end_is_told_to_whoever_waits_for_anything(run, wanted):
+@pytest.mark.parametrize(("wanted", "told"), [(READ, "read"), (WRITE, "write"), (ENDED, "end")])
+def test_an_end_is_told_to_whoever_waits_for_anything(run, wanted, told):
     async def visit(readiness, one, other):
         one.setblocking(False)
         while wanted is WRITE:
@@ -102,7 +105,7 @@ def test_an_end_is_told_to_whoever_waits_for_anything(run, wanted):
         assert watched.told == []
         other.close()
         await turns()
-        assert set(watched.told) == {"read" if wanted is READ else "write"}
+        assert set(watched.told) == {told}
 
     run(visit)
 

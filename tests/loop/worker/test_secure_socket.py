@@ -436,6 +436,31 @@ def test_a_client_that_has_said_its_end_gets_its_answer(serve):
     assert serve(app, visit) == CLOSED
 
 
+def test_a_client_that_has_said_its_end_and_leaves_is_forgotten(serve):
+    told = []
+
+    async def app(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told.append("half")
+        while (await receive())["type"] != "http.disconnect" or scope["state"]["there"]():
+            await asyncio.sleep(0.01)
+        told.append("gone")
+
+    async def visit(place):
+        place.state["there"] = lambda: place.server.connections
+        client = place.caller()
+        await asyncio.to_thread(client.shake_hands)
+        client.tls.sendall(GET)
+        socket.socket.shutdown(client.tls, socket.SHUT_WR)
+        await place.until(lambda: told, "its end is not seen")
+        assert place.server.connections == 1
+        client.reset()
+        await place.until(lambda: "gone" in told, "it stays")
+
+    serve(app, visit)
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_a_client_that_leaves_is_forgotten(serve, how):
     async def visit(place):
