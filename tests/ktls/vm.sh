@@ -24,6 +24,8 @@ download() {
 
 fetch() {
     local image package release module path
+    # What somebody who was killed has left.
+    rm -rf "$cache"/new.*
     work=$(mktemp -d "$cache/new.XXXXXX")
     # Not a function's trap on RETURN: it would not run when a command fails.
     trap 'rm -rf "$work"' EXIT
