@@ -88,7 +88,7 @@ def extension(
     client_name: str | None = None,
     client_error: str | None = None,
 ) -> dict[str, object]:
-    """The extension of a connection whose client has shown no certificate that we have."""
+    """The extension of a connection without a client's certificate."""
     return {
         "server_cert": server_cert,
         "client_cert_chain": (),

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import ssl
-import sys
-from typing import TYPE_CHECKING, Final, final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Final
 
 #: OpenSSL's reasons that an operator can act on: a setting, a certificate, or a client that has to be renewed. All
 #: others are the client's business: scanners, garbage, connections that break.
@@ -36,24 +32,3 @@ def explain(error: ssl.SSLError) -> tuple[str, bool]:
     if sentence is not None:
         return sentence, True
     return reason.replace("_", " ").lower() or str(error), False
-
-
-def pass_over_names() -> None:
-    """From now on write nothing of clients that ask for a name that is not ASCII.
-
-    ``ssl`` decodes the name before anybody sees it, and where it cannot, hands a traceback to ``sys.unraisablehook``,
-    for every such client. There is nothing to know: OpenSSL ends the handshake, which fails like any other.
-    """
-    if not isinstance(sys.unraisablehook, _PassOver):
-        sys.unraisablehook = _PassOver(sys.unraisablehook)
-
-
-@final
-class _PassOver:
-    def __init__(self, others: Callable[[sys.UnraisableHookArgs], object]) -> None:
-        self._others: Final = others
-
-    def __call__(self, unraisable: sys.UnraisableHookArgs, /) -> None:
-        # Only ``ssl`` says this of bytes: they are the name.
-        if not (isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(unraisable.object, bytes)):
-            self._others(unraisable)

@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol, cast, final
 
 from aioserve.tls import extension
-from aioserve.tls.failures import explain, pass_over_names
+from aioserve.tls.failures import explain
 from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.secure import Secure
@@ -89,7 +89,6 @@ class Handshakes:
         self._said: dict[str, float] = {}
         self._silent: dict[str, int] = {}
         extension.cipher_suites()  # some milliseconds now rather than within the first handshake
-        pass_over_names()
         server.at_beats.append(self._beat)
 
     def connect(self, listener: Listener) -> Handshake:

@@ -7,7 +7,6 @@ import dataclasses
 import errno
 import logging
 import ssl
-import sys
 
 import pytest
 
@@ -202,25 +201,6 @@ async def test_a_client_that_cannot_show_who_it_is_is_refused(house, client, sai
     one.server.credentials.context.load_verify_locations(cadata=CLIENTS.pem.decode())
     await told(one.caller(context=AUTHORITY.client_context(client)))
     assert one.lines == [f"192.0.2.7:50000 - TLS handshake failed: {said}"]
-
-
-async def test_a_name_that_is_not_ascii_fails_without_a_traceback(house, monkeypatch):
-    others = []
-    monkeypatch.setattr(sys, "unraisablehook", others.append)
-    one = house(terms(sni_callback=lambda *_: None))
-    client = one.caller()
-    client.send(hello().replace(b"localhost", b"local\xffost"))
-    assert (client.state, one.counted(), others, one.lines) == ("half-closed", (0, 0, 0, 1), [], [])
-
-
-async def test_what_else_cannot_be_raised_is_written(house, monkeypatch):
-    others = []
-    monkeypatch.setattr(sys, "unraisablehook", others.append)
-    house()
-    one = house(terms(sni_callback=lambda *_: 1 / 0))
-    one.caller().send(hello())
-    (said,) = others
-    assert said.exc_type is ZeroDivisionError
 
 
 async def test_garbage_is_refused_without_a_line(house):
