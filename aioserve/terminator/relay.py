@@ -86,9 +86,18 @@ class Relays:
 
     def attach(self, sock: socket.socket, upstream: _Upstream) -> None:
         """Give the connection to the loop."""
-        task = self.server.loop.create_task(self.server.loop.create_unix_connection(lambda: upstream, sock=sock))
+        task = self.server.loop.create_task(self._attach(sock, upstream))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
+
+    async def _attach(self, sock: socket.socket, upstream: _Upstream) -> None:
+        try:
+            # Not create_unix_connection: uvloop's ties the transport to ``sock`` only after ``connection_made``, so that
+            # a connection aborted there is closed twice, and the second time the descriptor may be another's.
+            await self.server.loop.connect_accepted_socket(lambda: upstream, sock)
+        except OSError as error:
+            sock.close()
+            upstream.connection_lost(error)
 
 
 @final

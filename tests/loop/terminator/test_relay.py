@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -13,6 +14,7 @@ import pytest
 from aioserve.http.introduction import IntroductionReader
 from aioserve.terminator.relay import CONNECT_SECONDS, PIECE, Relay, Relays
 from aioserve.worker.handshakes import Handshakes
+from aioserve.worker.loops import new_loop
 from aioserve.worker.waits import LINGER_SECONDS
 from tests.fakes import OneCertificate
 from tests.loop.worker.tls import CERTIFICATE, Caller, terms
@@ -270,6 +272,35 @@ async def test_a_client_that_is_lost_before_its_worker_is_there(stage):
     await worker.introduced()
     assert await worker.ended()
     assert one.relays.open == 0
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_descriptor_is_closed_once(stage, loop):
+    """The second time it may be somebody else's, and libuv ends the process when that is polled."""
+
+    async def leave_before_the_worker_is_there():
+        one = stage()
+        client = Caller(one.server, one.listener)
+        while not client.tls.shake_hands():
+            client.send(client.tls.take())
+            await client.settle()
+            client.tls.feed(client.transport.take())
+        client.send(client.tls.take())
+        client.transport.abort()  # in the turn in which its handshake is complete
+        newer = []
+        for _ in range(20):
+            newer += os.pipe()  # the lowest numbers that are free
+            await asyncio.sleep(0)
+        gc.collect()
+        worker = await one.worker()
+        await worker.introduced()
+        assert await worker.ended()
+        return newer
+
+    with asyncio.Runner(loop_factory=lambda: new_loop(loop)) as runner:
+        newer = runner.run(leave_before_the_worker_is_there())
+    for descriptor in newer:
+        os.close(descriptor)
 
 
 async def test_everything_can_be_cut_at_once(stage):
