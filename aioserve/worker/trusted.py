@@ -140,11 +140,14 @@ class Trusted:
 
     def _find(self, pid: int) -> Terminator | None:
         known = self._known.get(pid)
-        if known is None and pid:
-            cells = next((cells for cells in self._rows if cells[PID] == pid), None)
-            if cells is not None:
-                known = self._known[pid] = Terminator(pid, cells)
-        return known
+        # The master clears the row when it has reaped the process; its number may be somebody else's from then on.
+        if known is not None and known.cells[PID] == pid:
+            return known
+        cells = next((cells for cells in self._rows if cells[PID] == pid), None) if pid else None
+        if cells is None:
+            return None
+        found = self._known[pid] = Terminator(pid, cells)
+        return found
 
 
 def _process_of(transport: asyncio.Transport) -> int:

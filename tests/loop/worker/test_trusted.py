@@ -184,6 +184,14 @@ async def test_a_process_that_is_no_terminator_is_closed_and_named_now_and_then(
     assert one.server.connections == 0
 
 
+async def test_a_terminator_that_is_no_more_is_not_believed_from_that_moment(house):
+    """Between two beats its process id may be somebody else's."""
+    one = house()
+    assert b"200 OK" in await ask(await one.terminator())
+    one.row.cells[PID] = 0
+    assert await hear(await one.terminator(None)) == b""
+
+
 async def test_another_process_is_told_apart_by_the_kernel(house):
     one = house()
     name = one.listening.getsockname()
