@@ -92,8 +92,8 @@ class Relays:
 
     async def _attach(self, sock: socket.socket, upstream: _Upstream) -> None:
         try:
-            # Not create_unix_connection: with uvloop a connection that is aborted in ``connection_made`` would be closed
-            # twice, and the second time its descriptor may be another's. This ties the socket to the transport before.
+            # Not create_unix_connection: uvloop closes a connection that is aborted in ``connection_made`` twice there,
+            # and the second time its descriptor may be another's.
             await self.server.loop.connect_accepted_socket(lambda: upstream, sock)
         except OSError as error:
             sock.close()

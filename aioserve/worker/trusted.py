@@ -124,11 +124,13 @@ class Trusted:
 
     def _end_quiet(self, one: Terminator, now: float) -> None:
         settings = self.server.settings
+        # Since when a connection is quiet is known to within a tick: it may be later by as much.
+        quiet_since = now - settings.drain_linger - self.server.deadlines.resolution
         tell = not one.told and now >= one.since + settings.graceful_shutdown / 2
         one.told = one.told or tell
         for speaker in self._through(one):
             if isinstance(speaker, Connection):
-                speaker.close_if_quiet(now - settings.drain_linger)
+                speaker.close_if_quiet(quiet_since)
             if tell and speaker.cycle is not None:
                 speaker.cycle.leave()
 

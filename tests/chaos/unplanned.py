@@ -98,6 +98,19 @@ def stop_dispatcher(scene: Scene, row: Operation) -> None:
     _lost(scene, row, _frozen_dispatcher(scene), mark, "killed by SIG.*because it was stuck")
 
 
+def kill_terminator(scene: Scene, row: Operation) -> None:
+    victim = scene.server.freeze(min(scene.server.terminators()))
+    mark = scene.server.call(signal.SIGKILL, victim.pid)
+    _lost(scene, row, victim, mark, "killed by SIGKILL")
+
+
+def stop_terminator(scene: Scene, row: Operation) -> None:
+    """The others go on accepting until the watchdog has seen it."""
+    mark = scene.server.mark()
+    victim = scene.server.freeze(min(scene.server.terminators()))
+    _lost(scene, row, victim, mark, "killed by SIG.*because it was stuck")
+
+
 def _frozen_dispatcher(scene: Scene) -> Victim:
     return scene.server.freeze(wait_until(lambda: min(scene.server.front(), default=0), "there is a dispatcher"))
 
@@ -258,6 +271,12 @@ def round_of_mishaps() -> tuple[Step, ...]:
 WITH_A_DISPATCHER: tuple[Step, ...] = (
     ("KILL the dispatcher", kill_dispatcher, False),
     ("STOP the dispatcher", stop_dispatcher, False),
+)
+
+#: Whose connections go with a worker is known by who has answered on them: their ports are the terminators'.
+WITH_TERMINATORS: tuple[Step, ...] = (
+    ("KILL a terminator", kill_terminator, False),
+    ("STOP a terminator", stop_terminator, False),
 )
 
 #: On a server with few descriptors and a short queue.

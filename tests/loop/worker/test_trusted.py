@@ -243,15 +243,16 @@ async def test_one_that_only_announces_its_end_changes_nothing(house):
 
 
 async def test_quiet_connections_are_closed_when_it_leaves_and_others_are_not(house):
+    """A connection that was busy just before a tick has been quiet for less than the ticks say."""
     one = house(drain_linger=1.0)
     sock = await one.terminator()
     await ask(sock)
     one.leave()
     one.beat()
-    one.beat(0.5)
+    one.beat(1.0 + 0.9 * one.server.deadlines.resolution)
     await settle()
     assert one.server.connections == 1
-    one.beat(1.0)
+    one.beat(0.2 * one.server.deadlines.resolution)
     assert await hear(sock) == b""
     assert one.server.connections == 0
 
