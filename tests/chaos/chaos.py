@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from tests.chaos.clients import Load, Pace
 from tests.chaos.ledger import Ledger
 from tests.chaos.planned import Scene
 from tests.chaos.served import Chaotic
+from tests.process.servers import wait_until
 from tests.tls import Authority
 
 if TYPE_CHECKING:
@@ -66,9 +68,9 @@ class Report:
     def problems(self) -> list[str]:
         """All that is not as it must be."""
         lost = len(self.ledger.lost())
-        return [*self.failed, *([f"{lost} lost that must not be"] if lost else []), *self._leaks()]
+        return [*self.failed, *([f"{lost} lost that must not be"] if lost else []), *self.leaks()]
 
-    def _leaks(self) -> list[str]:
+    def leaks(self) -> list[str]:
         before, after, found = self.before, self.after, []
         if before is None or after is None:
             return []
@@ -157,7 +159,13 @@ def _do(scene: Scene, wish: Wish, steps: Callable[[], Sequence[Step]], report: R
     with ledger.operation("rest"):
         load.calm()
         server.settled(wish.workers)
-        report.after = server.state()
+
+        def is_at_rest() -> bool:
+            report.after = server.state()
+            return not report.leaks()
+
+        with suppress(AssertionError):  # the report says which
+            wait_until(is_at_rest, "nothing is left of connections")
         load.resume()
     with ledger.operation("TERM") as row:
         planned.stop(scene, row)

@@ -159,7 +159,8 @@ class Chaotic(Served):
 
     def victim(self, pid: int) -> Victim:
         """A process that accepts no more."""
-        return Victim(pid, frozenset(self.ports_of(pid)), time.monotonic())
+        behind = self.tls is not None and pid in self.crew()
+        return Victim(pid, frozenset(self.ports_of(pid)), time.monotonic(), behind)
 
     def waiting(self) -> int:
         """How many connections wait to be accepted: the receive queue of a listener."""

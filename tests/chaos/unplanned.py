@@ -53,7 +53,8 @@ class Growing:
 
         def busiest() -> int:
             pid = max(scene.server.crew() - {self.pid}, key=lambda pid: len(links(pid)))
-            return pid if len(scene.server.ports_of(pid)) > 3 else 0
+            ports = scene.server.ports_of(pid)
+            return pid if len(ports) > 3 or scene.server.tls else 0
 
         return wait_until(busiest, "a worker is busy")
 
@@ -273,7 +274,7 @@ WITH_A_DISPATCHER: tuple[Step, ...] = (
     ("STOP the dispatcher", stop_dispatcher, False),
 )
 
-#: Whose connections go with a worker is known by who has answered on them: their ports are the terminators'.
+#: Where TLS ends in processes of its own.
 WITH_TERMINATORS: tuple[Step, ...] = (
     ("KILL a terminator", kill_terminator, False),
     ("STOP a terminator", stop_terminator, False),
