@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import socket
 from contextlib import suppress
 
@@ -362,6 +363,37 @@ async def test_a_full_queue_is_waited_for(stage):
     assert await worker.received(4) == b"here"
     assert one.relays.waiting == 0
     first.transport.abort()
+
+
+async def test_those_who_wait_are_taken_in_the_order_in_which_they_came(stage):
+    one = stage(backlog=0)
+    await one.client()
+    second = await one.client()
+    second.send(second.tls.write(b"2"))
+    await (await one.worker()).introduced()  # now there is room for one
+    third = await one.client()
+    third.send(third.tls.write(b"3"))
+    for said in (b"2", b"3"):
+        worker = await one.worker()
+        await worker.introduced()
+        assert await worker.received(1) == said
+
+
+async def test_descriptors_that_are_short_are_waited_for(stage):
+    one = stage()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        client = await one.client()
+        client.send(client.tls.write(b"here"))
+        assert one.relays.waiting == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    worker = await one.worker()
+    await worker.introduced()
+    assert await worker.received(4) == b"here"
 
 
 async def test_a_queue_that_stays_full_turns_clients_away_and_says_so_once(stage, caplog):
