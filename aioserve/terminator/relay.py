@@ -99,10 +99,11 @@ class Relays:
         now = self.server.loop.time()
         if now >= self._said + SAID_SECONDS:
             self._said = now
-            within = f" within {self.patience:g} s" if error.errno in _PASSES else ""
-            log.error(
+            passes = error.errno in _PASSES
+            log.log(
+                logging.ERROR if passes else logging.INFO,  # when all end at once, workers may be the first
                 "no worker has taken a connection%s, and it is closed (%d so far): %s",
-                within,
+                f" within {self.patience:g} s" if passes else "",
                 self.turned_away,
                 "their queue is full" if error.errno == errno.EAGAIN else error.strerror,
             )

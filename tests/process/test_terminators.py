@@ -211,6 +211,16 @@ def test_a_reload_under_load_replaces_terminators_too_and_loses_nothing(house, p
         assert len(server.terminators()) == 1
 
 
+def test_all_who_are_told_to_end_at_once_end_in_order(house):
+    """As a terminal does, and the kernel when the master dies: workers wait for what is still to come."""
+    with house.served("plain:app", "--workers", "2", processes=2) as server:
+        with Load(server, tls=house.client, keep_alive=0, fresh=8) as load:
+            load.progress()
+            os.killpg(server.pid, signal.SIGTERM)
+            assert server.wait() == 0
+        assert [failure for failure in load.failures if "ConnectionRefused" not in failure.error] == []
+
+
 def test_a_terminator_that_is_killed_takes_its_own_connections_along_and_no_others(house):
     with house.served("plain:app", processes=2) as server:
         victim, other = sorted(server.terminators())
