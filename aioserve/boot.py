@@ -77,7 +77,7 @@ def run(
     surroundings.enter(config)
     check_reload(config)
     logs.configure(config.log)
-    config = surroundings.count_workers(config)
+    config = surroundings.choose_ktls(surroundings.count_workers(config))
     identity = surroundings.take_identity(config)
     keeper = keep_certificates(config)
     manager = surroundings.take_manager()

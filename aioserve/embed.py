@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from aioserve import boot
+from aioserve import boot, surroundings
 from aioserve.accept.shared import Shared
 from aioserve.accept.sockets import SocketOptions
 from aioserve.config.load import from_settings
@@ -87,6 +87,7 @@ async def serve(
         config = from_settings(**settings)
     elif settings:
         raise ConfigError(["serve() takes a config or single settings, not both"])
+    config = surroundings.choose_ktls(config)
     loop = asyncio.get_running_loop()
     keeper = Keeper(config.ssl, take(config.ssl)) if config.ssl.enabled else None
     credentials = Credentials(config.ssl, keeper.current) if keeper is not None else None

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+#: The type of a response is what its header says, and no guess from its bytes: what /echo sends back is a client's.
+NO_GUESSING: Final = (b"x-content-type-options", b"nosniff")
+
 #: A body that is held in memory, and one that only passes through.
 ECHO_LIMIT: Final = 1024 * 1024
 UPLOAD_LIMIT: Final = 1024 * 1024 * 1024
@@ -127,7 +130,8 @@ async def show_headers(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def stream(scope: Scope, receive: Receive, send: Send) -> None:
     """Ten lines, each sent on its own; without a Content-Length the server uses chunks."""
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    headers = [(b"content-type", b"text/plain"), NO_GUESSING]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     for number in range(STREAM_CHUNKS):
         await send({"type": "http.response.body", "body": b"chunk %d\n" % number, "more_body": True})
         await asyncio.sleep(0.1)
@@ -136,7 +140,7 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def events(scope: Scope, receive: Receive, send: Send) -> None:
     """Server-sent events, one a second, until the client leaves (try curl -N)."""
-    headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+    headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), NO_GUESSING]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     # An empty body with more to come sends the head at once: a browser then knows that the stream is open.
     await send({"type": "http.response.body", "more_body": True})
@@ -203,7 +207,8 @@ async def cpu_in_loop(scope: Scope, receive: Receive, send: Send) -> None:
 async def rows(scope: Scope, receive: Receive, send: Send) -> None:
     """A picture of the Mandelbrot set, row by row as each is worked out beside the loop (n= rows, up to 500)."""
     size = int(number_in(scope, "n", default=30, most=MOST_ROWS))
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    headers = [(b"content-type", b"text/plain"), NO_GUESSING]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     async for row in offload.stream(mandelbrot, size, timeout=30.0):
         await send({"type": "http.response.body", "body": row, "more_body": True})
     await send({"type": "http.response.body"})
@@ -389,6 +394,6 @@ async def respond(
     extra: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """A whole response. Because its length is given, it goes out without chunks."""
-    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *extra]
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), NO_GUESSING, *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -180,7 +180,7 @@ class _Server:
     def _renew(self) -> Generation:
         """Read the configuration again. Raises ``ConfigError``, and then nothing has changed."""
         wanted = surroundings.count_workers(self._start.reread(), accept=self._config.process.accept)
-        renewed = renew(self._config, wanted)
+        renewed = renew(self._config, surroundings.choose_ktls(wanted))
         self._renew_certificates(renewed.config)
         if renewed.config.log != self._config.log:
             logs.configure(renewed.config.log)

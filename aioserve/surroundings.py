@@ -20,8 +20,11 @@ from aioserve.master.notify import Manager
 from aioserve.system import cgroup
 from aioserve.system.identity import identify
 from aioserve.system.process import raise_descriptor_limit
+from aioserve.tls import ktls
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aioserve.accept.activation import Passed
     from aioserve.config.tree import Config
     from aioserve.system.identity import Identity
@@ -74,6 +77,29 @@ def count_workers(config: Config, read: cgroup.Read = cgroup.read_text, *, accep
             "no memory limit" if memory is None else f"a memory limit of {spell_size(memory)} for all together",
         )
     return dataclasses.replace(config, process=dataclasses.replace(process, workers=workers, threads=threads))
+
+
+def choose_ktls(config: Config, look: Callable[[], ktls.Found] = ktls.look) -> Config:
+    """The configuration without --ktls where that cannot be had; the log says what it comes to, and why."""
+    if not config.ssl.ktls or not config.ssl.enabled:
+        return config
+    found = look()
+    reason = ktls.obstacle(found)
+    if config.ssl.processes:
+        reason = "the --tls-processes send, and no files"
+    elif config.proxy.protocol != "off":
+        reason = "a PROXY header comes before TLS, and OpenSSL takes the whole of a socket or nothing"
+    if reason is not None:
+        log.warning("--ktls is not used: %s. TLS is encrypted in the processes, and files are read and written", reason)
+        return dataclasses.replace(config, ssl=dataclasses.replace(config.ssl, ktls=False))
+    log.info("--ktls: Linux %s encrypts what is sent with AES-GCM (%s)", found.release, found.version)
+    if not ktls.renews_keys(found.release):
+        log.warning(
+            "--ktls: a client of TLS 1.3 that renews its keys (KeyUpdate) loses its connection, because Linux before "
+            "%d.%d cannot follow; browsers and curl do not do it",
+            *ktls.RENEWS_KEYS,
+        )
+    return config
 
 
 def raise_limits() -> None:

@@ -153,5 +153,8 @@ class OneCertificate:
     def engine(self, incoming, outgoing):
         return self.context.wrap_bio(incoming, outgoing, server_side=True)
 
+    def engine_on(self, sock):
+        return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
     def shown(self, engine):
         return self.pem

@@ -94,7 +94,7 @@ class Authority:
 
     def client(self, name: str, *, organization: str | None = None, days: float = 30) -> Certificate:
         """Its subject is CN=name with O and OU."""
-        return self._issue(f"{name}@example.org", common_name=name, organization_name=organization, days=days)
+        return self._issue("client@example.org", common_name=name, organization_name=organization, days=days)
 
     def expired(self, *names: str) -> Certificate:
         """A server's, since yesterday."""

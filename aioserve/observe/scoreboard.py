@@ -90,7 +90,7 @@ OFFLOAD_RUN_NS: Final = 53  # running, all calls together
 NOW: Final = (REQUESTS, WEBSOCKETS, HANDSHAKES)
 EVER: Final = (
     REQUESTS_TOTAL, WEBSOCKETS_TOTAL, MESSAGES_RECEIVED, MESSAGES_SENT,
-    HANDSHAKES_TOTAL, HANDSHAKES_RESUMED, HANDSHAKES_FAILED,
+    HANDSHAKES_TOTAL, HANDSHAKES_RESUMED, HANDSHAKES_FAILED, KTLS_TOTAL,
 )  # fmt: skip
 
 # 64 cells are 512 bytes, eight cache lines: two workers never write the same line, and there is room for more counters.

@@ -11,6 +11,7 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from aioserve.errors import ConfigError
+from aioserve.tls import ktls
 
 if TYPE_CHECKING:
     from aioserve.config.tree import Ssl
@@ -42,8 +43,12 @@ def apply(settings: Ssl, context: ssl.SSLContext) -> None:
     # CRIME; and renegotiation, which nobody needs and which costs us more than who asks for it (CVE-2011-1473).
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | PREFER_CHACHA
-    # The ssl module has OP_IGNORE_UNEXPECTED_EOF on, and here it may stay: a connection that ends without close_notify
-    # cannot cut a request short without our seeing it, since each says how long it is (RFC 9112 9.8).
+    # A connection that ends without close_notify cannot cut a request short without our seeing it, since each says how
+    # long it is (RFC 9112 9.8). In memory OpenSSL never sees such an end; on a socket it does, and would answer a FIN
+    # with an alert in front of the response.
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+    if settings.ktls:
+        context.options |= ktls.OPTION
     # Two tickets after each full handshake with TLS 1.3 are OpenSSL's default, and right: browsers open several
     # connections, and use each ticket once (RFC 8446 C.4).
     context.set_alpn_protocols(list(PROTOCOLS))

@@ -4,7 +4,8 @@ The sockets belong to whoever bound them (the master, for its whole life); the g
 process's copy when it closes. A *door* is one listener that is being accepted from. There are three kinds:
 
 - uvloop's own listener is the cheapest way to a connection (7 us against 10). It works on a duplicate, which it closes.
-- Under any other loop the gate accepts by itself, one connection per turn. asyncio's listener takes as many as the
+- Under any other loop, and where somebody wants the sockets themselves (``attach``), the gate accepts by itself, one
+  connection per turn. asyncio's listener takes as many as the
   backlog in one go, whatever the limit on connections, and drops those that it has taken when it is closed in the same
   turn ("Error on transport creation for incoming connection").
 - Where a dispatcher accepts, connections come through a feed, one message per turn (``aioserve.accept.passing``).
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     Connect = Callable[[Listener], asyncio.BaseProtocol]
     HandOn = Callable[[Listener, socket.socket], None]
+    Attach = Callable[[Listener], HandOn | None]
 
 log = logging.getLogger("aioserve")
 
@@ -66,6 +68,7 @@ class Gate:
 
     ``tell`` is told whether it accepts, before that is so. With ``hand_on`` that is called for each accepted socket,
     which does not block, instead of serving it here. ``places`` says how many more connections may be open.
+    ``attach`` says what serves the sockets that were accepted from a listener, if the loop's transports do not.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Gate:
         tell: Callable[[bool], None] | None = None,
         hand_on: HandOn | None = None,
         places: Callable[[], int] | None = None,
+        attach: Attach | None = None,
     ) -> None:
         self._loop: Final = loop
         self._listeners: Final = listeners
@@ -87,6 +91,7 @@ class Gate:
         self._hand_on: Final[HandOn] = hand_on or self.take
         self._serves: Final = hand_on is None
         self._places: Final = places
+        self._attach: Final[Attach] = attach or (lambda _listener: None)
         #: Connections that were given to ``take`` and broke before they could be served.
         self.broken = 0
         self._doors: list[Door] = []
@@ -284,6 +289,14 @@ class Gate:
 
     def take(self, listener: Listener, sock: socket.socket) -> None:
         """Serve a connection that was accepted, by whomever, from this listener. ``sock`` does not block."""
+        attach = self._attach(listener)
+        if attach is not None:
+            try:
+                attach(listener, sock)
+            except OSError:  # it broke meanwhile
+                self.broken += 1
+                sock.close()
+            return
         task = self._loop.create_task(self._serve(listener, sock))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
@@ -298,7 +311,7 @@ class Gate:
     async def _open_door(self, listener: Source) -> Door:
         if isinstance(listener, Feed):
             return _Fed(self._loop, self, listener)
-        if not self._serves or loop_name(self._loop) != "uvloop":
+        if not self._serves or loop_name(self._loop) != "uvloop" or self._attach(listener) is not None:
             listener.sock.listen(self._backlog)
             return PolledDoor(self._loop, listener, self.adopt if self._serves else self._adopt_some)
         factory = functools.partial(self._connect, listener)

@@ -27,12 +27,14 @@ from aioserve.tls.failures import explain
 from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.secure import Secure
+from aioserve.worker.waits import LINGER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aioserve.accept.base import Listener
     from aioserve.worker.deadlines import Timed
+    from aioserve.worker.secure_socket import SecureSocket
     from aioserve.worker.server import Server
 
     Follow = Callable[[asyncio.Transport, Listener, Peer], None]
@@ -75,6 +77,8 @@ class Handshakes:
         self.completed: int = 0
         self.resumed: int = 0
         self.failed: int = 0
+        #: Of the completed, those whose connections the kernel encrypts what is sent on.
+        self.by_kernel: int = 0
         self._open: OrderedDict[UnderWay, None] = OrderedDict()
         # With fewer places for connections than that, half of them remain for those who are through.
         self._limit: int = min(server.settings.limit_handshakes or 1 << 30, max(server.connection_limit // 2, 1))
@@ -167,14 +171,18 @@ class Handshakes:
 
 @final
 class Handshake(asyncio.Protocol):
-    """One connection whose handshake is not complete yet."""
+    """One connection whose handshake is not complete yet.
+
+    ``on_socket`` is its transport if OpenSSL works on the socket itself: then what was received is OpenSSL's to read,
+    and this is called with nothing.
+    """
 
     __slots__ = (
-        "_begun", "_due", "_engine", "_incoming", "_listener", "_outgoing", "_over", "_peer", "_shared", "_transport",
-        "begun", "bucket", "waits_for_client",
+        "_begun", "_due", "_engine", "_incoming", "_listener", "_on_socket", "_outgoing", "_over", "_peer", "_shared",
+        "_transport", "begun", "bucket", "waits_for_client",
     )  # fmt: skip
 
-    def __init__(self, shared: Handshakes, listener: Listener) -> None:
+    def __init__(self, shared: Handshakes, listener: Listener, on_socket: SecureSocket | None = None) -> None:
         server = shared.server
         self.bucket: set[Timed] | None = None
         self.begun: float = server.loop.time()
@@ -187,7 +195,8 @@ class Handshake(asyncio.Protocol):
         self._incoming: ssl.MemoryBIO = ssl.MemoryBIO()
         self._outgoing: ssl.MemoryBIO = ssl.MemoryBIO()
         # Made with the first step: most of what a connection takes in memory, and a fifth of its time.
-        self._engine: ssl.SSLObject | None = None
+        self._engine: ssl.SSLObject | SecureSocket | None = None
+        self._on_socket: SecureSocket | None = on_socket
         # The first byte has come; there is nothing more to be done here.
         self._begun: bool = False
         self._over: bool = False
@@ -290,7 +299,7 @@ class Handshake(asyncio.Protocol):
         if engine is None:
             credentials = self._shared.server.credentials
             assert credentials is not None
-            engine = self._engine = credentials.engine(self._incoming, self._outgoing)
+            engine = self._engine = self._on_socket or credentials.engine(self._incoming, self._outgoing)
         try:
             engine.do_handshake()
         except ssl.SSLWantReadError:
@@ -301,7 +310,10 @@ class Handshake(asyncio.Protocol):
             self._over = True
             reason, telling = explain(error)
             self._shared.fail(self, self._client, reason, telling=telling)
-            transport.close()
+            if isinstance(engine, ssl.SSLObject):
+                self._linger(transport)
+            else:
+                transport.close()
         else:
             self._flush(transport)
             self._over = True
@@ -311,8 +323,25 @@ class Handshake(asyncio.Protocol):
         if self._outgoing.pending:
             transport.write(self._outgoing.read())
 
-    def _hand_over(self, transport: asyncio.Transport, engine: ssl.SSLObject) -> None:
-        """Put a Secure in this protocol's place. Its count among the server's connections goes with it."""
+    def _linger(self, transport: asyncio.Transport) -> None:
+        """Send a FIN behind the alert, and give the client time to read it, dropping what it still sends.
+
+        With TLS 1.3 the request may come together with the certificate that is refused. Closing then would be answered
+        with a reset, which may destroy the alert on its way, as with responses (RFC 9112 9.6).
+        """
+        deadlines = self._shared.server.deadlines
+        self._due = deadlines.now + LINGER_SECONDS
+        deadlines.file(self, self._due)
+        try:
+            transport.write_eof()
+        except OSError:  # ENOTCONN of shutdown(2): the client has gone, and the loop has yet to say so
+            self.abort()
+
+    def _hand_over(self, transport: asyncio.Transport, engine: ssl.SSLObject | SecureSocket) -> None:
+        """Put whoever speaks next in this protocol's place, on a Secure unless the transport is as good as one.
+
+        Its count among the server's connections goes with it.
+        """
         shared = self._shared
         shared.complete(self, resumed=bool(engine.session_reused))
         shared.server.deadlines.forget(self)
@@ -320,10 +349,15 @@ class Handshake(asyncio.Protocol):
         peer.scheme = "https"
         credentials = shared.server.credentials
         assert credentials is not None
-        # Now, which is a hundredth of what the handshake has cost, rather than in each request.
-        peer.extensions = {**(peer.extensions or {}), "tls": extension.of(engine, credentials.shown(engine))}
         self._transport = None
-        secure = Secure(shared.server, transport, engine, self._incoming, self._outgoing)
+        secure = (
+            Secure(shared.server, transport, engine, self._incoming, self._outgoing)
+            if isinstance(engine, ssl.SSLObject)
+            else engine
+        )
+        tls = secure.get_extra_info("ssl_object")
+        # Now, which is a hundredth of what the handshake has cost, rather than in each request.
+        peer.extensions = {**(peer.extensions or {}), "tls": extension.of(tls, credentials.shown(tls))}
         shared.follow(secure, self._listener, peer)
         secure.read_on()
 

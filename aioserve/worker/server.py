@@ -15,6 +15,7 @@ import functools
 import logging
 import math
 import resource
+import socket
 import sys
 import time
 from email.utils import formatdate
@@ -33,6 +34,7 @@ from aioserve.observe.scoreboard import (
     HANDSHAKES_RESUMED,
     HANDSHAKES_TOTAL,
     HEARTBEAT_NS,
+    KTLS_TOTAL,
     LAG_NS,
     LAG_WORST_NS,
     MESSAGES_RECEIVED,
@@ -59,7 +61,6 @@ from aioserve.worker.waits import Wait, limits_of
 from aioserve.worker.websocket import WebSocket
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
     from aioserve.accept.base import Listener, Source
@@ -68,9 +69,11 @@ if TYPE_CHECKING:
     from aioserve.tls.credentials import Credentials
     from aioserve.types import Address, Message, Scope
     from aioserve.worker.evenness import Balance
+    from aioserve.worker.gate import HandOn
     from aioserve.worker.handshakes import Handshakes
     from aioserve.worker.mount import Mount
     from aioserve.worker.peer import Peer
+    from aioserve.worker.secure_socket import SocketTls
     from aioserve.worker.settings import Settings
     from aioserve.worker.stealing import Stealing
 
@@ -194,6 +197,7 @@ class Server:
         self.credentials: Credentials | None = None
         #: Those under way on this loop; None without credentials.
         self.handshakes: Handshakes | None = None
+        self._on_sockets: SocketTls | None = None
         #: Takes a connection to an https listener whose first bytes are none of TLS's: called with its transport, the
         #: listener, who the client is, and these bytes. It is counted: whatever protocol it puts there calls
         #: ``connection_closed`` when it is lost. None: it is closed.
@@ -335,8 +339,19 @@ class Server:
         self._beat_due = self.loop.time()
         self._tick()
         self._cells[CONNECTIONS_LIMIT] = self.connection_limit
+        connect = _protocol(self)
+        if self.handshakes is not None and self.settings.ktls:
+            from aioserve.worker.secure_socket import SocketTls
+
+            self._on_sockets = SocketTls(self.handshakes)
         self._gate = Gate(
-            self.loop, listeners, _protocol(self), backlog=backlog, tell=self._say_accepting, places=self._places
+            self.loop,
+            listeners,
+            connect,
+            backlog=backlog,
+            tell=self._say_accepting,
+            places=self._places,
+            attach=self.attach,
         )
         self._gate.stealing = self.stealing
         await self._gate.open()
@@ -386,8 +401,16 @@ class Server:
             connection.abort()
         return unsent
 
+    def attach(self, listener: Listener) -> HandOn | None:
+        """What serves the connections of a listener by their sockets; None: the loop's transports do."""
+        if self._on_sockets is None or listener.scheme != "https" or listener.sock.family == socket.AF_UNIX:
+            return None
+        return self._on_sockets.connect
+
     def stop(self) -> None:
         """Stop ticking. The server is of no more use."""
+        if self._on_sockets is not None:
+            self._on_sockets.close()
         if self._timer is not None:
             self._timer.cancel()
         unbind(self)
@@ -498,6 +521,7 @@ class Server:
             cells[HANDSHAKES_TOTAL] = handshakes.completed
             cells[HANDSHAKES_RESUMED] = handshakes.resumed
             cells[HANDSHAKES_FAILED] = handshakes.failed
+            cells[KTLS_TOTAL] = handshakes.by_kernel
 
 
 def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:

@@ -52,6 +52,7 @@ class Settings:
     proxy_protocol_from: tuple[str, ...] = ()
     handshake_timeout: float = 10.0
     limit_handshakes: int = 1000
+    ktls: bool = False
     ws: bool = True
     ws_max_size: int = 16 * 1024 * 1024
     ws_max_queue: int = 32
@@ -103,6 +104,7 @@ class Settings:
             proxy_protocol_from=config.proxy.protocol_from,
             handshake_timeout=timeout.handshake,
             limit_handshakes=limit.handshakes,
+            ktls=config.ssl.ktls,
             redirects=bool(config.ssl.redirect),
             redirect_port=config.ssl.redirect_port or _port_of_tls(config, sources),
             hsts=config.ssl.hsts.encode("ascii"),

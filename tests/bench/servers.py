@@ -48,7 +48,7 @@ class Peer:
     @property
     def version(self):
         """The installed version, None if it is not installed. aioserve is taken from this tree."""
-        if self.name == "aioserve":
+        if self.package == "aioserve":
             from aioserve import __version__
 
             return __version__

@@ -18,12 +18,12 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True, slots=True)
 class Wrk:
-    """What wrk has printed. Latencies in microseconds; ``errors`` only those that are not zero."""
+    """What wrk has printed, or another client, which may know no latencies (in microseconds); ``errors`` above zero."""
 
     requests: int
     seconds: float
-    p50_us: float
-    p99_us: float
+    p50_us: float | None
+    p99_us: float | None
     errors: dict = field(default_factory=dict)
 
 
@@ -52,7 +52,14 @@ def parse_wrk(text):
     )
 
 
-def visit(server, workload, seconds):
+def run_wrk(workload, port, seconds):
+    done = subprocess.run(
+        workload.wrk(port, seconds), capture_output=True, text=True, timeout=seconds + 30, check=False
+    )
+    return parse_wrk(done.stdout + done.stderr)
+
+
+def visit(server, workload, seconds, *, check=check, load=run_wrk):
     """The numbers of one visit, and ``problems``: reasons why they do not count, empty if they do.
 
     The server is paused again when this returns. All CPU time of its processes is counted, also the kernel's on their
@@ -62,24 +69,21 @@ def visit(server, workload, seconds):
         server.resume()
         try:
             check(workload, server.port)
-            return _load(server, workload, seconds)
+            return _measure(server, workload, seconds, load)
         finally:
             server.pause()
     except (ServerError, ValueError) as error:
         return {"problems": [str(error)]}
 
 
-def _load(server, workload, seconds):
+def _measure(server, workload, seconds, load):
     # The harness is pinned to the core of wrk, its child.
     cores = {"server": server.core, "client": min(os.sched_getaffinity(0))}
     busy_before = {end: proc.core_seconds(core) for end, core in cores.items()}
     before, client_before = server.processes(), client_seconds()
-    done = subprocess.run(
-        workload.wrk(server.port, seconds), capture_output=True, text=True, timeout=seconds + 30, check=False
-    )
+    wrk = load(workload, server.port, seconds)
     after, client = server.processes(), client_seconds() - client_before
     busy = {end: proc.core_seconds(core) - busy_before[end] for end, core in cores.items()}
-    wrk = parse_wrk(done.stdout + done.stderr)
     cpu = sum(after.values()) - sum(before.values())
     problems = [f"{count} {kind} errors" for kind, count in wrk.errors.items()]
     if before.keys() != after.keys():
@@ -91,6 +95,7 @@ def _load(server, workload, seconds):
         "seconds": wrk.seconds,
         "requests_per_second": wrk.requests / wrk.seconds,
         "cpu_us_per_request": cpu / wrk.requests * 1e6,
+        "client_us_per_request": client / wrk.requests * 1e6,
         "p50_us": wrk.p50_us,
         "p99_us": wrk.p99_us,
         "pss_kib": proc.pss_kib(after),

@@ -57,7 +57,11 @@ IDLE = "idle5000"
 
 def check(workload, port):
     """Ask twice; raise ``ServerError`` unless both answers are right and persistence is as the workload wants it."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    exchange(workload, http.client.HTTPConnection(HOST, port, timeout=5))
+
+
+def exchange(workload, connection):
+    """The same on this connection, which is closed then."""
     headers = {"Connection": "close"} if workload.closes else {}
     try:
         for _ in range(2):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tests.process.clients import PATIENCE, Broken, Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EXPECTED = "Hello, World!"
 
@@ -30,9 +34,17 @@ class Healthy:
     unanswered then: a server that stops for a second would else be one slow request among many fast ones.
     """
 
-    def __init__(self, address: tuple[str, int], *, per_second: float = 50.0, target: str = "/") -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        per_second: float = 50.0,
+        target: str = "/",
+        connect: Callable[[tuple[str, int]], Client] = Client,
+    ) -> None:
         self.seen = Seen()
         self._address = address
+        self._connect = connect
         self._interval = 2 / per_second
         self._target = target
         self._stopping = threading.Event()
@@ -55,7 +67,7 @@ class Healthy:
         while not self._stopping.wait(max(due - time.perf_counter(), 0)):
             began = due if due < answered else time.perf_counter()
             try:
-                client = client or Client(self._address)
+                client = client or self._connect(self._address)
                 response = client.get(self._target, close=fresh)
                 if (response.status, response.text) != (200, EXPECTED):
                     raise Broken(f"status {response.status}")

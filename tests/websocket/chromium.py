@@ -52,14 +52,17 @@ def program() -> str | None:
 
 
 class Chromium:
-    def __init__(self) -> None:
+    """``options`` are added to its command line."""
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
         self._log: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             directory = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
             self._process = subprocess.Popen(
-                [program() or PROGRAMS[0], *OPTIONS, f"--user-data-dir={directory}", "about:blank"],
+                [program() or PROGRAMS[0], *OPTIONS, *self._options, f"--user-data-dir={directory}", "about:blank"],
                 env={**os.environ, "HOME": directory}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
@@ -73,11 +76,13 @@ class Chromium:
         self._stack.close()
 
     def open(self, url: str) -> Page:
-        """A tab with ``url``, loaded."""
+        """A tab with ``url``, loaded; ``Trouble`` with Chromium's name of the error if it cannot be had."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.call("Page.enable", session)
-        self.call("Page.navigate", session, url=url)
+        begun = self.call("Page.navigate", session, url=url)
+        if "errorText" in begun:
+            raise Trouble(begun["errorText"])
         self._event("Page.loadEventFired", session)
         return Page(self, session)
 

@@ -89,6 +89,54 @@ def test_a_paused_gate_leaves_connections_in_the_queue_until_it_resumes(run):
         assert run(main()) == b"tcp"
 
 
+def test_whoever_wants_the_sockets_of_a_listener_gets_them(run):
+    tcp, own = (listen(socket.AF_INET, ("127.0.0.1", 0)) for _ in range(2))
+
+    async def main():
+        def serve(listener, sock):
+            with sock:
+                sock.send(b"by its socket")
+
+        listeners = [Listener(sock=tcp, address="tcp", server=None), Listener(sock=own, address="own", server=None)]
+        gate = Gate(
+            asyncio.get_running_loop(),
+            listeners,
+            Greeter,
+            backlog=16,
+            attach=lambda listener: serve if listener is listeners[1] else None,
+        )
+        await gate.open()
+        answers = await greeting(tcp), await greeting(own)
+        await gate.close(take_queue=False)
+        return answers
+
+    with tcp, own:
+        assert run(main()) == (b"tcp", b"by its socket")
+
+
+def test_a_socket_that_breaks_before_it_is_served_is_counted(run):
+    own = listen(socket.AF_INET, ("127.0.0.1", 0))
+
+    async def main():
+        def serve(listener, sock):
+            raise OSError("not connected")
+
+        gate = Gate(
+            asyncio.get_running_loop(),
+            [Listener(sock=own, address="own", server=None)],
+            Greeter,
+            backlog=16,
+            attach=lambda _: serve,
+        )
+        await gate.open()
+        answer = await greeting(own)
+        await gate.close(take_queue=False)
+        return answer, gate.broken
+
+    with own:
+        assert run(main()) == (b"", 1)
+
+
 def test_no_more_are_adopted_than_there_are_places_until_the_end(run):
     tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
 

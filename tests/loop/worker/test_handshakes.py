@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import logging
 import ssl
 
@@ -13,6 +14,7 @@ from aioserve.observe.scoreboard import HANDSHAKES, HANDSHAKES_FAILED, HANDSHAKE
 from aioserve.worker import handshakes
 from aioserve.worker.handshakes import GRACE, Handshakes
 from aioserve.worker.preamble import Reception
+from aioserve.worker.waits import LINGER_SECONDS
 from tests.loop.worker.conftest import settle
 from tests.loop.worker.tls import AUTHORITY, Caller, speak_tls, terms
 from tests.tls import Authority
@@ -157,7 +159,7 @@ async def test_a_client_that_is_too_old_is_told_and_so_is_the_operator(house):
     one = house(terms(minimum_version=ssl.TLSVersion.TLSv1_3))
     client = one.caller(context=AUTHORITY.client_context(maximum_version=V12))
     assert await told(client) == "TLSV1_ALERT_PROTOCOL_VERSION"
-    assert client.state == "closed"
+    assert client.state == "half-closed"
     (line,) = one.lines
     assert line.startswith("192.0.2.7:50000 - TLS handshake failed: the client speaks only versions of TLS")
     assert one.counted() == (0, 0, 0, 1)
@@ -184,7 +186,7 @@ async def test_a_client_that_does_not_trust_the_certificate_says_so(house):
         await client.shake_hands()
     client.send(client.tls.take())
     assert "does not know who signed the server's certificate" in one.lines[0]
-    assert client.state == "closed"
+    assert client.state == "half-closed"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ async def test_garbage_is_refused_without_a_line(house):
     client = one.caller()
     client.send(b"\x16\x03\x01\x00\x05hello")
     assert client.transport.written[:1] == b"\x15"
-    assert client.state == "closed"
+    assert client.state == "half-closed"
     assert one.lines == []
     assert one.quiet_lines[0].startswith("192.0.2.7:50000 - TLS handshake failed: ")
     client.transport.protocol.data_received(b"more")
@@ -286,12 +288,28 @@ async def test_one_that_waits_for_its_turn_is_not_late(house, monkeypatch):
     assert client.state == "aborted"
 
 
-async def test_a_client_that_does_not_take_its_alert_is_not_waited_for_for_ever(house):
-    one = house(handshake_timeout=5.0)
+async def test_a_client_has_time_to_read_its_alert_whatever_it_still_sends_and_no_more(house):
+    """With TLS 1.3 the request comes behind the certificate that is refused: closing would be answered with a reset."""
+    one = house(handshake_timeout=30.0)
     client = one.caller()
-    client.transport.close = lambda: None
     client.send(b"\x16\x03\x01\x00\x05hello")
-    client.wait(6.0)
+    client.send(b"whatever")
+    client.wait(LINGER_SECONDS / 2)
+    assert (client.state, client.transport.reading) == ("half-closed", True)
+    client.wait(LINGER_SECONDS)
+    assert client.state == "aborted"
+    assert one.scopes == []
+
+
+async def test_a_client_that_has_gone_before_its_alert_needs_no_time(house):
+    one = house()
+    client = one.caller()
+
+    def write_eof():
+        raise OSError(errno.ENOTCONN, "the transport has no peer")
+
+    client.transport.write_eof = write_eof
+    client.send(b"\x16\x03\x01\x00\x05hello")
     assert client.state == "aborted"
 
 

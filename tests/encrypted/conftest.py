@@ -1,0 +1,23 @@
+"""Everything in this folder starts real processes, with certificates of one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.process.identities import Identities
+
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def identities(tmp_path_factory) -> Identities:
+    return Identities(tmp_path_factory.mktemp("identities"))

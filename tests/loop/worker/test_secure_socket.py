@@ -1,0 +1,618 @@
+"""OpenSSL on the socket itself, through real sockets of both loops. Here the kernel has no TLS: tests/ktls has one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import struct
+from contextlib import contextmanager, suppress
+
+import pytest
+from websockets.sync.client import connect
+
+from aioserve.accept.base import Listener
+from aioserve.config.tree import Ssl
+from aioserve.http.reader import Limits
+from aioserve.tls.terms import apply
+from aioserve.worker.handshakes import Handshakes
+from aioserve.worker.loops import new_loop
+from aioserve.worker.mount import Mount
+from aioserve.worker.secure_socket import HIGH_WATER, RECORD, SecureSocket, SocketTls
+from aioserve.worker.server import Server
+from aioserve.worker.settings import Settings
+from tests.fakes import OneCertificate
+from tests.loop.worker.tls import AUTHORITY, terms
+from tests.tls import Authority
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+NONE = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+CLOSED = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+START = {"type": "http.response.start", "status": 200, "headers": []}
+LARGE = os.urandom(1 << 20) * 8
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+PATIENCE = 10.0
+
+
+async def hello(scope, receive, send):
+    await send(START)
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def large(scope, receive, send):
+    await send({**START, "headers": [(b"content-length", b"%d" % len(LARGE))]})
+    await send({"type": "http.response.body", "body": LARGE})
+
+
+async def echo(scope, receive, send):
+    body = b""
+    while True:
+        message = await receive()
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    await send({**START, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Caller:
+    """A client in a thread of its own, whose calls block."""
+
+    def __init__(self, port, context, *, receive_buffer=0):
+        self.raw = socket.socket()
+        self.raw.settimeout(PATIENCE)
+        if receive_buffer:
+            self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.raw.connect(("127.0.0.1", port))
+        self.context = context
+        self.tls = None
+
+    def shake_hands(self):
+        self.tls = self.context.wrap_socket(self.raw, server_hostname="localhost", suppress_ragged_eofs=False)
+        return self
+
+    def ask(self, data=GET, count=0):
+        self.tls.sendall(data)
+        return self.read(count or len(OK))
+
+    def read(self, count):
+        got = bytearray()
+        while len(got) < count and (data := self.tls.recv(min(count - len(got), 1 << 18))):
+            got += data
+        return bytes(got)
+
+    def read_all(self):
+        """Up to the server's close_notify; anything else that ends it raises."""
+        got = bytearray()
+        while data := self.tls.recv(1 << 18):
+            got += data
+        return bytes(got)
+
+    def close(self):
+        (self.tls or self.raw).close()
+
+    def reset(self):
+        sock = self.tls or self.raw
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+
+
+class Place:
+    """A server that listens with --ktls."""
+
+    def __init__(self, app, *, certificate=None, **settings):
+        limits = Limits(**settings.pop("limits", {}))
+        settings = {
+            "parser": "httptools", "limit_concurrency": 0, "limit_connections": 0, "header_timeout": 10.0,
+            "body_timeout": 30.0, "write_timeout": 30.0, "keep_alive_timeout": 75.0, "graceful_shutdown": 30.0,
+            "drain_linger": 0.1, "date_header": False, "server_header": False, "extra_headers": (),
+            "proxy_headers": True, "trusted": ("127.0.0.1",), "limits": limits, "ktls": True, **settings,
+        }  # fmt: skip
+        self.mount = Mount("", app, "", "tests:app", body_limit=limits.request_body)
+        self.server = Server(Settings(**settings), enter=self._enter, access=None)
+        context = terms(*([certificate] if certificate else []))
+        apply(Ssl(ktls=True), context)
+        self.server.credentials = OneCertificate(context)
+        self.sock = socket.create_server(("127.0.0.1", 0))
+        self.listener = Listener(sock=self.sock, address="https://127.0.0.1", server=None, scheme="https")
+        self.port = self.sock.getsockname()[1]
+        self.callers = []
+
+    def _enter(self, scope):
+        scope["state"] = {}
+        return self.mount
+
+    def caller(self, *, version=V13, authority=AUTHORITY, receive_buffer=0, **context):
+        caller = Caller(
+            self.port, authority.client_context(maximum_version=version, **context), receive_buffer=receive_buffer
+        )
+        self.callers.append(caller)
+        return caller
+
+    async def until(self, condition, what):
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.01)
+        assert condition(), what
+
+    async def empty(self):
+        await self.until(lambda: not self.server.connections, "a connection stays open")
+
+    def transports(self):
+        """Those of all connections."""
+        return [timed._transport for timed in self.server.deadlines if getattr(timed, "_transport", None) is not None]
+
+    async def end(self):
+        for caller in self.callers:
+            caller.close()
+        await self.server.close_gate(take_queue=False)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.server.quiet.wait(), 2)
+        self.server.abort_connections()
+        await asyncio.sleep(0)
+        self.server.stop()
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def serve(request):
+    """Serve an application, and run a coroutine function with the place where that is."""
+
+    def run(app, visit, **settings):
+        async def main():
+            place = Place(app, **settings)
+            await place.server.start([place.listener], backlog=100)
+            try:
+                return await visit(place)
+            finally:
+                await place.end()
+
+        with asyncio.Runner(loop_factory=lambda: new_loop(request.param)) as runner:
+            return runner.run(main())
+
+    return run
+
+
+def in_thread(client, **context):
+    """A visit that is a blocking function of a client whose handshake is complete."""
+
+    async def visit(place):
+        def run():
+            return client(place.caller(**context).shake_hands())
+
+        found = await asyncio.to_thread(run)
+        assert all(type(transport) is SecureSocket for transport in place.transports())
+        return found
+
+    return visit
+
+
+# Requests and responses.
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+def test_requests_are_answered(serve, version):
+    def client(caller):
+        assert caller.tls.version() == version.name.replace("_", ".")
+        return caller.ask(), caller.ask(GET + GET, 2 * len(OK)), caller.ask()
+
+    assert serve(hello, in_thread(client, version=version)) == (OK, OK + OK, OK)
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+@pytest.mark.parametrize("size", [1, RECORD, RECORD + 1, len(LARGE)])
+def test_bodies_of_any_size_go_both_ways(serve, version, size):
+    def client(caller):
+        caller.tls.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + LARGE[:size])
+        head = caller.read(len(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size))
+        return head.endswith(b"\r\n\r\n"), caller.read(size) == LARGE[:size], caller.ask(count=len(NONE))
+
+    assert serve(echo, in_thread(client, version=version)) == (True, True, NONE)
+
+
+def test_the_scope_says_who_and_how(serve):
+    seen = {}
+
+    async def app(scope, receive, send):
+        seen.update(scope)
+        await hello(scope, receive, send)
+
+    def client(caller):
+        caller.ask()
+        return caller.raw.getsockname() if caller.raw.fileno() >= 0 else caller.tls.getsockname()
+
+    address = serve(app, in_thread(client))
+    assert seen["scheme"] == "https"
+    assert tuple(seen["client"]) == address
+    assert seen["extensions"]["tls"]["tls_version"] == 0x0304
+
+
+def test_a_websocket_takes_the_place_of_a_connection(serve):
+    async def app(scope, receive, send):
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+    async def visit(place):
+        def run():
+            context = AUTHORITY.client_context()
+            with connect(f"wss://localhost:{place.port}", ssl=context, max_size=None) as client:
+                client.send(LARGE)
+                return client.recv() == LARGE
+
+        return await asyncio.to_thread(run)
+
+    assert serve(app, visit)
+
+
+def test_a_record_may_come_in_pieces(serve):
+    """The engine asks for a header, a body, and waits in between."""
+
+    async def visit(place):
+        client = place.caller()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        engine = client.context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+        def send_slowly(data):
+            for index in range(len(data)):
+                client.raw.sendall(data[index : index + 1])
+
+        def run():
+            client.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while True:
+                try:
+                    engine.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    send_slowly(outgoing.read())
+                    incoming.write(client.raw.recv(65536))
+            engine.write(GET)
+            send_slowly(outgoing.read())
+            got = b""
+            while len(got) < len(OK):
+                incoming.write(client.raw.recv(65536))
+                with suppress(ssl.SSLWantReadError):
+                    got += engine.read(65536)
+            return got
+
+        return await asyncio.to_thread(run)
+
+    assert serve(hello, visit) == OK
+
+
+# Back-pressure.
+
+
+def test_a_client_that_reads_slowly_gets_everything(serve):
+    async def visit(place):
+        client = place.caller(receive_buffer=4096)
+        await asyncio.to_thread(client.shake_hands)
+        client.tls.sendall(LAST)
+        await place.until(
+            lambda: any(one.get_write_buffer_size() > HIGH_WATER for one in place.transports()), "nothing is kept"
+        )
+        kept = place.transports()[0].get_write_buffer_size()
+        got = await asyncio.to_thread(client.read_all)
+        return kept, got.partition(b"\r\n\r\n")[2] == LARGE
+
+    kept, same = serve(large, visit)
+    assert same
+    assert kept < len(LARGE) + 1000
+
+
+def test_the_application_waits_for_a_client_that_does_not_read(serve):
+    sent = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        for _ in range(64):
+            await send({"type": "http.response.body", "body": LARGE[: 1 << 18], "more_body": True})
+            sent.append(1)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def visit(place):
+        client = place.caller(receive_buffer=1 << 17)
+        await asyncio.to_thread(client.shake_hands)
+        client.tls.sendall(LAST)
+        await place.until(
+            lambda: any(one.get_write_buffer_size() > HIGH_WATER for one in place.transports()), "nothing is kept"
+        )
+        for _ in range(20):
+            await asyncio.sleep(0)
+        before = len(sent)
+        got = await asyncio.to_thread(client.read_all)
+        return before, len(got) > 64 << 18
+
+    before, complete = serve(app, visit)
+    assert before < 64
+    assert complete
+    assert len(sent) == 64
+
+
+def test_nothing_is_read_for_an_application_that_does_not_ask(serve):
+    go, started = {}, {}
+
+    async def app(scope, receive, send):
+        go["event"] = asyncio.Event()
+        started["event"] = True
+        await go["event"].wait()
+        await echo(scope, receive, send)
+
+    async def visit(place):
+        client = place.caller()
+        await asyncio.to_thread(client.shake_hands)
+        sending = asyncio.ensure_future(
+            asyncio.to_thread(
+                client.tls.sendall, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(LARGE) + LARGE
+            )
+        )
+        await place.until(
+            lambda: started and any(not one.is_reading() for one in place.transports()), "it goes on reading"
+        )
+        assert not sending.done()
+        go["event"].set()
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(LARGE)
+        got = await asyncio.to_thread(client.read, len(head) + len(LARGE))
+        await sending
+        return got == head + LARGE
+
+    assert serve(app, visit)
+
+
+# The end.
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+def test_the_end_is_said(serve, version):
+    """Without a close_notify it could be somebody else's end."""
+
+    def client(caller):
+        caller.tls.sendall(LAST)
+        return caller.read_all()
+
+    assert serve(hello, in_thread(client, version=version)) == CLOSED
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+def test_an_answer_survives_what_is_still_being_sent(serve, version):
+    """A body that nobody wants: the answer, our end, and only then the client stops."""
+
+    def client(caller):
+        caller.tls.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n")
+        caller.tls.sendall(LARGE[: 1 << 20])
+        return caller.read_all()
+
+    got = serve(hello, in_thread(client, version=version), limits={"request_body": 1000})
+    assert got.startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_client_that_has_said_its_end_gets_its_answer(serve):
+    go = {}
+
+    async def app(scope, receive, send):
+        go["event"] = asyncio.Event()
+        await go["event"].wait()
+        await hello(scope, receive, send)
+
+    async def visit(place):
+        client = place.caller()
+        await asyncio.to_thread(client.shake_hands)
+        client.tls.sendall(GET)
+        socket.socket.shutdown(client.tls, socket.SHUT_WR)
+        await place.until(lambda: go and not place.transports()[0].is_reading(), "the end is not seen")
+        go["event"].set()
+        return await asyncio.to_thread(client.read_all)
+
+    assert serve(app, visit) == CLOSED
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_client_that_leaves_is_forgotten(serve, how):
+    async def visit(place):
+        for request in (b"", GET[:5], GET):
+            client = place.caller(receive_buffer=4096)
+            await asyncio.to_thread(client.shake_hands)
+            await place.until(lambda: place.server.connections == 1, "it is not there")
+            client.tls.sendall(request)
+            getattr(client, how)()
+            await place.empty()
+        return await asyncio.to_thread(lambda: place.caller().shake_hands().ask(GET, 10))
+
+    assert serve(large, visit) == b"HTTP/1.1 2"
+
+
+def test_garbage_ends_its_own_connection(serve):
+    async def visit(place):
+        other, client = place.caller(), place.caller()
+        await asyncio.to_thread(other.shake_hands)
+        await asyncio.to_thread(client.shake_hands)
+        socket.socket.sendall(client.tls, b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(ssl.SSLError, match=r"(?i)bad.record.mac"):
+            await asyncio.to_thread(client.read_all)
+        await place.until(lambda: place.server.connections == 1, "it stays")
+        return await asyncio.to_thread(other.ask)
+
+    assert serve(hello, visit) == OK
+
+
+def test_a_client_that_reads_nothing_is_reset(serve):
+    async def visit(place):
+        client = place.caller(receive_buffer=4096)
+        await asyncio.to_thread(client.shake_hands)
+        client.tls.sendall(GET)
+        await place.until(lambda: place.server.connections == 1, "it is not there")
+        await place.empty()
+        # OpenSSL does not always tell Python how it was cut.
+        with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+            await asyncio.to_thread(client.read_all)
+
+    serve(large, visit, write_timeout=0.2)
+
+
+# Before TLS.
+
+
+def test_plain_http_is_told_so(serve):
+    async def visit(place):
+        client = place.caller()
+        client.raw.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+        found = await asyncio.to_thread(client.raw.recv, 65536)
+        await place.empty()
+        return found
+
+    assert serve(hello, visit).startswith((b"HTTP/1.1 308 ", b"HTTP/1.1 400 "))
+
+
+def test_silence_and_half_a_handshake_end_in_time(serve):
+    async def visit(place):
+        silent, half = place.caller(), place.caller()
+        half.raw.sendall(b"\x16\x03\x01\x02\x00\x01")
+        assert await asyncio.to_thread(silent.raw.recv, 1) == b""
+        with suppress(ConnectionResetError):
+            assert await asyncio.to_thread(half.raw.recv, 1) == b""
+        await place.empty()
+        return place.server.handshakes.failed
+
+    assert serve(hello, visit, handshake_timeout=0.1) == 2
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"])
+def test_a_client_that_leaves_within_the_handshake_is_forgotten(serve, how, sent):
+    async def visit(place):
+        client = place.caller()
+        await place.until(lambda: place.server.connections == 1, "it is not there")
+        client.raw.sendall(sent)
+        getattr(client, how)()
+        await place.empty()
+
+    serve(hello, visit)
+
+
+def test_a_handshake_that_fails_is_told(serve):
+    async def visit(place):
+        client = place.caller(version=V12, minimum_version=V12)
+        client.context.set_ciphers("DHE-RSA-AES128-SHA")
+        with pytest.raises(ssl.SSLError, match=r"(?i)handshake.failure"):
+            await asyncio.to_thread(client.shake_hands)
+        await place.empty()
+        return place.server.handshakes.failed
+
+    assert serve(hello, visit) == 1
+
+
+def test_a_handshake_waits_for_room_in_the_socket(serve):
+    """A chain of certificates that is longer than what the socket takes."""
+    authority = Authority()
+    certificate = authority.server(*(f"{number:060}.example.org" for number in range(150)), "localhost")
+
+    async def visit(place):
+        place.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client = place.caller(authority=authority, receive_buffer=2048)
+        await asyncio.to_thread(client.shake_hands)
+        return await asyncio.to_thread(client.ask)
+
+    assert serve(hello, visit, certificate=certificate) == OK
+
+
+@contextmanager
+def accepted():
+    """Both ends of a connection."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname(), PATIENCE) as client,
+    ):
+        sock = server.accept()[0]
+        sock.setblocking(False)
+        with sock:
+            yield client, sock
+
+
+async def test_a_connection_that_is_broken_already_is_not_begun():
+    place = Place(hello)
+    place.server.handshakes = Handshakes(place.server)
+    with accepted() as (client, sock), place.sock:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        shared = SocketTls(place.server.handshakes)
+        with pytest.raises(OSError, match="not connected"):
+            shared.connect(place.listener, sock)
+        shared.close()
+    assert place.server.connections == 0
+
+
+async def test_a_protocol_that_fails_loses_its_connection():
+    """And the loop says why, as it does for its own transports."""
+    lost, said = asyncio.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["exception"]))
+
+    class Failing(asyncio.Protocol):
+        def data_received(self, data):
+            raise ZeroDivisionError
+
+        def connection_lost(self, exc):
+            lost.set()
+
+    place = Place(hello)
+    place.server.handshakes = Handshakes(place.server)
+    shared = SocketTls(place.server.handshakes)
+    with accepted() as (client, sock), place.sock:
+        SecureSocket(shared, sock).start(Failing())
+        client.send(b"x")
+        await asyncio.wait_for(lost.wait(), PATIENCE)
+    shared.close()
+    assert [type(error) for error in said] == [ZeroDivisionError]
+
+
+async def test_limits_of_the_buffer_are_as_those_of_asyncio():
+    place = Place(hello)
+    place.server.handshakes = Handshakes(place.server)
+    shared = SocketTls(place.server.handshakes)
+    with accepted() as (_, sock), place.sock:
+        transport = SecureSocket(shared, sock)
+        assert transport.get_write_buffer_limits() == (HIGH_WATER // 4, HIGH_WATER)
+        transport.set_write_buffer_limits(low=10)
+        assert transport.get_write_buffer_limits() == (10, 40)
+        transport.set_write_buffer_limits(high=100, low=1)
+        assert transport.get_write_buffer_limits() == (1, 100)
+        transport.set_write_buffer_limits()
+        assert transport.get_write_buffer_limits() == (HIGH_WATER // 4, HIGH_WATER)
+    shared.close()
+
+
+# The kernel.
+
+
+def test_a_missing_key_is_said_once_and_only_where_there_should_be_one(serve, caplog):
+    async def visit(place):
+        for version in (V12, V12, V13):
+            client = place.caller(version=version, minimum_version=version)
+            client.context.set_ciphers("ECDHE+CHACHA20" if not caplog.records else "ECDHE+AESGCM")
+            await asyncio.to_thread(client.shake_hands)
+            assert await asyncio.to_thread(client.ask) == OK
+        assert [one.get_extra_info("kernel_tls") for one in place.transports()] == [False] * 3
+        return place.server.handshakes.by_kernel
+
+    with caplog.at_level(logging.WARNING, "aioserve"):
+        assert serve(hello, visit) == 0
+    (said,) = [record.getMessage() for record in caplog.records if "--ktls" in record.getMessage()]
+    assert said.startswith(f"--ktls: {ssl.OPENSSL_VERSION} has not given the kernel the key of a connection with ")
+    assert "GCM" in said
+
+
+def test_files_are_read_and_written_then(serve, tmp_path):
+    (tmp_path / "file").write_bytes(LARGE)
+
+    async def app(scope, receive, send):
+        await send(START)
+        await send({"type": "http.response.pathsend", "path": str(tmp_path / "file")})
+
+    def client(caller):
+        caller.tls.sendall(LAST)
+        return caller.read_all()
+
+    assert serve(app, in_thread(client)).partition(b"\r\n\r\n")[2] == LARGE
