@@ -150,7 +150,7 @@ def run_worker(
             stop.gracefully()
 
         def end() -> None:
-            if not terminators:
+            if not terminators or row.is_relieved():
                 stop.gracefully()
             elif not ending:
                 ending.append(loop.create_task(end_behind_terminators()))
