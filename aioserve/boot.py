@@ -165,7 +165,7 @@ def keep_certificates(config: Config) -> Keeper | None:
         hide()  # workers, which may be of the same user, are not to open the copies of the keys that are here
     # Where there is a master, keys must not be in its memory.
     look = take.here if config.process.accept == "single" else in_child
-    return Keeper(config.ssl, take.take(config.ssl, look))
+    return Keeper(config.ssl, take.take_at_start(config.ssl, look))
 
 
 def choose_acceptor(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -89,8 +90,11 @@ async def serve(
         raise ConfigError(["serve() takes a config or single settings, not both"])
     config = surroundings.choose_ktls(config)
     loop = asyncio.get_running_loop()
-    keeper = Keeper(config.ssl, take(config.ssl)) if config.ssl.enabled else None
-    credentials = Credentials(config.ssl, keeper.current) if keeper is not None else None
+    keeper, credentials = None, None
+    if config.ssl.enabled:
+        keeper = Keeper(config.ssl, take(config.ssl))
+        with closing(keeper.current):
+            credentials = Credentials(config.ssl, keeper.current)
     applications = assemble(config, app)
     listen = config.listen
     acceptor = Shared(

@@ -114,6 +114,8 @@ class _Server:
         self._hooks: Final = _load_hooks(config)
         self._workers: list[list[Row]] = []  # both rows of each slot
         self._terminators: list[memoryview] = []  # the cells of both rows of each slot
+        if config.process.preload:  # which is never reloaded: the configuration is not read again
+            surroundings.forget_secrets()
         self._applications: Final[list[Applications]] = preload(config) if config.process.preload else []
         keeper = start.keeper
         self._certificates: Final = Certificates(keeper, shows_in(config)) if keeper is not None else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from aioserve.accept import activation
 from aioserve.accept.activation import passed_on
+from aioserve.config.tree import settings
 from aioserve.config.values import AUTO, spell_size
 from aioserve.errors import BootError, ConfigError
 from aioserve.master import notify
@@ -136,10 +137,22 @@ def take_manager() -> Manager | None:
     return Manager.of(os.environ, os.getpid())
 
 
+def forget_secrets() -> None:
+    """Before the application is imported: what it, and programs that it starts, have no use for.
+
+    The master keeps them otherwise, to read the configuration again.
+    """
+    for setting in settings():
+        if setting.doc.secret:
+            for name in setting.env:
+                os.environ.pop(name, None)
+
+
 def settle_in(identity: Identity | None) -> None:
     """In the process that is to run the application. Raises ``BootError`` if it cannot be who it has to be."""
     for name in _ENVIRONMENT:
         os.environ.pop(name, None)
+    forget_secrets()
     if identity is not None:
         try:
             identity.assume()

@@ -59,14 +59,19 @@ def _one_key_for_each_certificate(given: dict[str, Given], found: Mistakes) -> l
             found.lines.append(f"{keys.place}: a key and no certificate for it; add --ssl-certfile")
         elif count != len(keys.value):
             found.lines.append(
-                f"{keys.place}: {len(keys.value)} keys for {count} certificates ({certificates.place}); give one for "
-                "each, in the same order, or none if the keys are in the certificates' files"
+                f"{keys.place}: {_counted(len(keys.value), 'key')} for {_counted(count, 'certificate')} "
+                f"({certificates.place}); give one for each, in the same order, or none if the keys are in the "
+                "certificates' files"
             )
     password = given.get("ssl.keyfile_password")
     if password is not None and password.value and password.place.startswith("--"):
         where = "everybody on this machine can read it there; set AIOSERVE_SSL_KEYFILE_PASSWORD instead"
         return [f"{password.place} is in the list of processes: {where}"]
     return []
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _clients_are_verified(given: dict[str, Given], found: Mistakes, *, enabled: bool) -> list[str]:

@@ -263,7 +263,7 @@ class Ssl:
             "the machine can read command lines",
             secret=True,
         ),
-    ] = ""
+    ] = field(default="", repr=False)
     certdir: Annotated[
         Text, Doc("all certificates of this folder: NAME.crt with NAME.key, or NAME.pem with both", metavar="DIR")
     ] = ""

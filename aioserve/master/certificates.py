@@ -1,16 +1,16 @@
 """Looks at the files of certificates while the master waits for other things, and tells its children of new ones.
 
-The files are copied here and inspected in a child. What was found good goes to all children that show certificates, as
-an order with descriptors, and stays here for those that are forked later. So does the front with the keys of session
-tickets, as long as whom it has let in may come back:
+The files are copied here and inspected in a child. A set that was found good goes to all children that show
+certificates, as an order with descriptors, and is kept for those that are forked later.
 
-- Other authorities, or another wish for clients' certificates: a new front, or a ticket would let in who is let in no
-  more.
-- A reload a day after the last one: a new front, so that keys which are stolen do not open what was said long ago. A
-  ticket is good for two hours; what a new front costs is a full handshake for those who come back meanwhile.
+So is the front, which has the keys of session tickets. There is a new one in two cases:
 
-A generation that was started with other settings keeps what these have found last: it is on its way out, or the reload
-has failed and it serves on, and then it is to serve as before.
+- Other authorities, or another ``cert_reqs``: with an old ticket a client would get in that is not let in any more.
+- A reload a day or more after the last new one: a key that is stolen then does not open what was said long ago.
+  Tickets are good for two hours, and clients that come back with an old one make a full handshake.
+
+While a reload with other settings is under way, workers of before keep the last set of their own settings. If the
+reload fails, these settings are looked after again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-from aioserve.master.events import Exited, Prepared, Spawned, Unlisten
+from aioserve.master.events import Exited, Mark, Milestone, Prepared, Spawned, Unlisten
 from aioserve.master.inspector import Inspection, in_child
 from aioserve.observe.scoreboard import GENERATION
 from aioserve.tls import tickets
@@ -103,13 +103,15 @@ class Certificates:
         self._stocks: Final = {keeper.ssl: _stock(keeper.current, clock())}
         # The first generation with the settings of the keeper; None: it is being prepared.
         self._first: int | None = 1
+        # During a reload with other settings: those of before, and their first generation.
+        self._before: tuple[Ssl, int | None] | None = None
 
     @property
     def wake_at(self) -> float | None:
         return self._wake_at
 
     def stock(self, ssl: Ssl) -> Stock:
-        """What a child with these settings is born with; it has to ``close`` all of it in any case."""
+        """What a child with these settings begins with. The child calls ``close`` afterwards, whatever it needs."""
         return self._stocks.get(ssl) or self._stocks[self._keeper.ssl]
 
     def join(self, kin: Mapping[int, Kin]) -> None:
@@ -118,7 +120,7 @@ class Certificates:
         self._wake_at = self._clock() + INTERVAL
 
     def close(self) -> None:
-        """In a child that has what it needs, if anything: keep no key from others to see."""
+        """In a child: give up the copies of keys, once it has loaded what it needs."""
         for stock in self._stocks.values():
             stock.chosen.close()
         if self._inspection is not None:
@@ -141,13 +143,16 @@ class Certificates:
             and chosen.report.authorities == old.chosen.report.authorities
             and self._clock() - old.made < DAY
         )
-        self._stocks[ssl] = replace(old, chosen=chosen) if stays else _stock(chosen, self._clock())
+        new = replace(old, chosen=chosen) if stays else _stock(chosen, self._clock())
+        # Taken out and put in again: the order is that in which they were wanted.
+        former = self._stocks.pop(ssl, None)
+        self._stocks[ssl] = new
+        if former is not None and former.chosen is not chosen:
+            former.chosen.close()
         if ssl == before:
-            if chosen is not old.chosen:
-                old.chosen.close()
             self._tell()
             return
-        self._first = None
+        self._before, self._first = (before, self._first), None
         while len(self._stocks) > _MOST:
             self._stocks.pop(next(iter(self._stocks))).chosen.close()
 
@@ -163,9 +168,15 @@ class Certificates:
                     self._inspection.reaped()
             case _:
                 pass
-        if any(isinstance(action, Unlisten) for action in actions):
-            self._give_up()
-            self._wake_at = None
+        for action in actions:
+            match action:
+                case Unlisten():
+                    self._give_up()
+                    self._wake_at = None
+                case Mark(milestone=Milestone.SERVING):
+                    self._reloaded(failed=action.failed)
+                case _:
+                    pass
 
     def tick(self, now: float) -> None:
         self._wake_at = now + INTERVAL
@@ -182,6 +193,14 @@ class Certificates:
             self._inspect()
         self._keeper.remind()
         self._tell()
+
+    def _reloaded(self, *, failed: bool) -> None:
+        """A reload is over. If it has failed, workers of before serve on, and their files are to be looked at."""
+        if failed and self._before is not None:
+            ssl, self._first = self._before
+            self._give_up()
+            self._keeper.look_after(ssl, self._stocks[ssl].chosen)
+        self._before = None
 
     def _inspect(self) -> None:
         copied = self._keeper.copy()

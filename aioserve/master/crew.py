@@ -190,5 +190,5 @@ class Crew:
     def say(self, level: Level, text: str, detail: str = "") -> None:
         self.actions.append(Say(level, text, detail))
 
-    def mark(self, milestone: Milestone, text: str) -> None:
-        self.actions.append(Mark(milestone, text))
+    def mark(self, milestone: Milestone, text: str, *, failed: bool = False) -> None:
+        self.actions.append(Mark(milestone, text, failed))

@@ -372,6 +372,7 @@ class Mark:
 
     milestone: Milestone
     text: str
+    failed: bool = False  # a reload, which is over
 
 
 @final

@@ -1,7 +1,8 @@
 """Inspects certificates in a child, so that no key is ever in the memory of the master, which every worker inherits.
 
 The child lives for some milliseconds: it loads the copies, writes what it has found into a pipe, and exits. It has ten
-seconds or so, and then the master ends it; if the master is no more, an alarm does.
+seconds or so, then the master ends it. If the master dies, so does the child, which has copies of its sockets: at once
+on Linux, elsewhere by an alarm.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.master import forks
-from aioserve.system.process import hide
+from aioserve.system.process import end_with_parent, hide
 from aioserve.tls.findings import Finding, Report, Weight
 from aioserve.tls.inspection import inspect
 
@@ -43,6 +44,7 @@ class Inspection:
         self._limit: Final = limit + EACH * len(copied.pairs)
         self._look: Final = look
         self._said = bytearray()
+        self._parent: Final = os.getpid()
         self._read, write = os.pipe()
         os.set_blocking(self._read, False)
         self.due: Final = time.monotonic() + self._limit
@@ -91,6 +93,7 @@ class Inspection:
 
     def _be_child(self, write: int) -> int:
         hide()
+        end_with_parent(self._parent, signal.SIGKILL)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, 2 * self._limit)
         said = memoryview(self._look(self.material, time.time()).spell())

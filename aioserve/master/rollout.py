@@ -294,7 +294,8 @@ class Rollout:
             if reload.replaced:
                 crew.say(Level.INFO, f"reload to generation {reload.generation} finished: {reload.replaced} replaced")
         failed = f"serving; the reload to generation {reload.generation} failed: {reload.failure}"
-        crew.mark(Milestone.SERVING, failed if reload.failure else f"serving, generation {reload.generation}")
+        text = failed if reload.failure else f"serving, generation {reload.generation}"
+        crew.mark(Milestone.SERVING, text, failed=bool(reload.failure))
 
     def _revert(self, reload: Reload) -> None:
         for slot, generation in reload.before.items():

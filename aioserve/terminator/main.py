@@ -58,6 +58,7 @@ class Reporter(Protocol):
 
     def ready(self) -> None: ...
     def passed_on(self) -> None: ...
+    def recycle(self, reason: str) -> None: ...
     def hear(self) -> tuple[list[orders.Order | Show], bool]: ...
     def fileno(self) -> int: ...
 
@@ -117,7 +118,7 @@ def _listen(loop: asyncio.AbstractEventLoop, stop: Stop, server: Server, reporte
         heard, is_there = reporter.hear()
         for order in heard:
             if isinstance(order, Show):
-                show(order, server.credentials, row.cells)
+                show(order, server.credentials, row.cells, reporter.recycle)
         if not is_there:
             loop.remove_reader(reporter.fileno())
             log.error("the master has gone: draining")

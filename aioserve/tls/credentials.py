@@ -1,21 +1,24 @@
 """What a process shows in TLS handshakes, chosen anew for each of them.
 
-Two kinds of context. The *front* is the one that every handshake begins with. It has the terms (versions, ciphers,
-ALPN) and the keys of session tickets, and no certificate: it is made once, by whoever forks, so that all processes
-decrypt each other's tickets, also those that are forked later. A *leaf* has one certificate with its key, or one for
-each kind of key; the front's SNI callback, which OpenSSL calls for every handshake, chooses it. New certificates are
-new leaves: who has begun with an old one is not disturbed, and tickets stay good.
+There are two kinds of context. Every handshake begins with the *front*. It has the terms (versions, ciphers, ALPN) and
+the keys of session tickets, but no certificate. Whoever forks makes it once; so all processes, also those that are
+forked later, can decrypt each other's tickets. A *leaf* has one certificate with its key, or one for each kind of key.
+OpenSSL calls the front's SNI callback in every handshake, also if the client names no host, and the callback chooses
+the leaf. New certificates are new leaves: handshakes under way go on with the old ones, and tickets stay good.
 
-Tickets stay good too long in one case: a client that was let in by an authority that is trusted no more would come back
-with its ticket, and is not verified again. So when the authorities change there is a new front, with new keys. Only the
-processes that are forked afterwards have these in common; until then each resumes its own sessions.
+In one case tickets must not stay good. A ticket lets a client in without looking at its certificate, even if the
+authority that signed it is trusted no more. So when the authorities change there is a new front, with new keys. Only
+processes that are forked afterwards share these; until then each process resumes its own sessions only.
 
-Several loops in threads share one of these: what a handshake reads is one reference, which ``replace`` changes at once.
+Loops in several threads share one ``Credentials``. A handshake reads one reference, which ``replace`` changes at once.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
+import sys
+from functools import cache
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.tls import terms
@@ -23,9 +26,12 @@ from aioserve.tls.names import Names
 
 if TYPE_CHECKING:
     from aioserve.config.tree import Ssl
-    from aioserve.tls.material import Loadable, Material
+    from aioserve.tls.material import Loadable, Material, Source
     from aioserve.tls.names import Shown
     from aioserve.tls.sets import CertificateSet
+
+
+log = logging.getLogger("aioserve")
 
 
 def make_front() -> ssl.SSLContext:
@@ -72,6 +78,7 @@ class Credentials:
     """
 
     def __init__(self, settings: Ssl, chosen: CertificateSet, front: ssl.SSLContext | None = None) -> None:
+        hush_odd_names()
         self._settings: Final = settings
         self._choice = _Choice(chosen, settings)
         self._front = self._prepare(front or make_front())
@@ -118,6 +125,24 @@ class Credentials:
         engine.asked_for = name  # type: ignore[attr-defined] # nobody else keeps it: what a terminator tells workers
 
 
+@cache
+def hush_odd_names() -> None:
+    """Keep clients from filling the log with tracebacks; once for this process and those that it forks.
+
+    Python decodes the name that a client asks for before it calls us. If it is not ASCII, Python refuses the handshake,
+    as it should (RFC 6066 3), and also prints a traceback through this hook, as often as anybody likes.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is UnicodeDecodeError and isinstance(unraisable.object, bytes):
+            log.debug("a client asked for a name that is not ASCII: %r", unraisable.object)
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+
+
 def _load(chosen: CertificateSet, shown: Shown, digest: str, settings: Ssl) -> Leaf:
     """A leaf with the certificates of these places."""
     leaf = Leaf(ssl.PROTOCOL_TLS_SERVER)
@@ -130,7 +155,7 @@ def _load(chosen: CertificateSet, shown: Shown, digest: str, settings: Ssl) -> L
         certificate = chosen.report.certificates[place]
         leaf.pems[certificate.kind] = certificate.pem
     if material.authorities is not None:
-        leaf.load_verify_locations(cadata=material.read(material.authorities).decode("latin-1"))
+        trust(leaf, material, material.authorities)
     return leaf
 
 
@@ -140,3 +165,14 @@ def load(context: ssl.SSLContext, material: Material, pair: Loadable) -> None:
     # whoever sits at the terminal.
     with material.opened(pair.certificate, pair.key) as (certificate, key):
         context.load_cert_chain(certificate, key, password=lambda: material.password)
+
+
+def trust(context: ssl.SSLContext, material: Material, authorities: Source) -> None:
+    """Let in those for whom these authorities have signed. Raises ``ssl.SSLError``."""
+    # An empty file is an error of another kind than one without certificates.
+    context.load_verify_locations(cadata=as_ascii(material.read(authorities)) or " ")
+
+
+def as_ascii(pem: bytes) -> str:
+    """As Python wants it. What is written between certificates, which OpenSSL skips, may be in any language."""
+    return pem.decode("ascii", "backslashreplace")

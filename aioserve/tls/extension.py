@@ -54,12 +54,16 @@ def of(engine: ssl.SSLObject | ssl.SSLSocket, server_cert: str | None) -> dict[s
     own = engine.getpeercert(binary_form=True)
     if not own:
         return common
-    found: dict[str, Any] = engine.getpeercert() or {}
+    try:
+        found: dict[str, Any] = engine.getpeercert() or {}
+        name = distinguished_name(found.get("subject", ()))
+    except UnicodeDecodeError:  # of all its names Python gives none if one is not in UTF-8
+        name = None
     return {
         **common,
         "client_cert_chain": tuple(ssl.DER_cert_to_PEM_cert(der) for der in _chain(engine) or (own,)),
         # OpenSSL ends a handshake with a certificate that it cannot verify; so this one it has.
-        "client_cert_name": distinguished_name(found.get("subject", ())),
+        "client_cert_name": name,
     }
 
 
@@ -76,7 +80,7 @@ def extension(
     client_name: str | None = None,
     client_error: str | None = None,
 ) -> dict[str, object]:
-    """The extension of a connection whose client has shown no certificate that we have."""
+    """The extension of a connection without a client's certificate."""
     return {
         "server_cert": server_cert,
         "client_cert_chain": (),

@@ -66,7 +66,7 @@ class Report:
         return [str(finding) for finding in self.findings if finding.weight in weights]
 
     def with_more(self, findings: tuple[Finding, ...]) -> Report:
-        """The same, with these findings besides."""
+        """The same report with these findings added."""
         return replace(self, findings=self.findings + findings)
 
     @property

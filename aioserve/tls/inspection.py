@@ -15,7 +15,7 @@ from functools import cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, final
 
-from aioserve.tls.credentials import load
+from aioserve.tls.credentials import as_ascii, load, trust
 from aioserve.tls.findings import Certificate, Finding, Report, Weight, spell_time
 from aioserve.tls.names import Names
 from aioserve.tls.terms import CIPHERS
@@ -100,24 +100,26 @@ def _doubles(certificates: Sequence[Certificate]) -> list[Finding]:
 def _authorities(material: Material, source: Source, now: float) -> list[Finding]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(cadata=material.read(source).decode("latin-1"))
+        trust(context, material, source)
     except ssl.SSLError as error:
-        return [
-            Finding(Weight.REFUSED, source.path, f"has no certificates of authorities that can be read ({_why(error)})")
-        ]
-    found = context.get_ca_certs()
-    if not found:
+        text = f"has no certificates of authorities that can be read ({_why(error)})"
+        return [Finding(Weight.REFUSED, source.path, text)]
+    if not context.cert_store_stats()["x509_ca"]:
         return [Finding(Weight.REFUSED, source.path, "has no certificate of an authority")]
-    expired = [one for one in found if ssl.cert_time_to_seconds(str(one["notAfter"])) <= now]
+    try:
+        found = context.get_ca_certs()
+    except UnicodeDecodeError:
+        return [Finding(Weight.DOUBTFUL, source.path, "has a name that is not UTF-8: dates are not checked")]
     return [
         Finding(Weight.DOUBTFUL, source.path, f"has an authority that has expired: {_spell(one['subject'])}")
-        for one in expired
+        for one in found
+        if ssl.cert_time_to_seconds(str(one["notAfter"])) <= now
     ]
 
 
 @final
 class _Pair:
-    """One certificate with its key. ``roots`` makes a client that trusts whom this machine trusts."""
+    """One certificate with its key. ``roots`` makes a client that trusts the authorities of this machine."""
 
     def __init__(self, material: Material, pair: Loadable, roots: Callable[[], ssl.SSLContext]) -> None:
         self._roots = roots
@@ -125,14 +127,14 @@ class _Pair:
         self._pair = pair
         self._path = pair.certificate.path
         self._content = material.read(pair.certificate)
-        self._pems = [found.group().decode("latin-1") for found in _CERTIFICATE.finditer(self._content)]
+        self._pems = [as_ascii(found.group()) for found in _CERTIFICATE.finditer(self._content)]
 
     def inspect(self) -> tuple[Certificate, list[str]]:
         server = self._load()
         seen, kind = self._decode(server)
         subject, issuer = seen.get("subject", ()), seen.get("issuer", ())
         names = tuple(
-            _name(sort, value) for sort, value in seen.get("subjectAltName", ()) if sort in {"DNS", "IP Address"}
+            found for sort, value in seen.get("subjectAltName", ()) if (found := _name(sort, value)) is not None
         )
         doubts = [] if names else ["has no names (subjectAltName): browsers refuse it"]
         doubts += self._chain(server, subject, issuer)
@@ -163,6 +165,8 @@ class _Pair:
             load(context, material, pair)
         except ssl.SSLError as error:
             raise self._refused(error, encrypted=key[1] == b"ENCRYPTED " or b"ENCRYPTED" in key[2]) from None
+        except OSError as error:
+            raise _Refused(self._path, f"cannot be loaded: {error.strerror}") from None
         return context
 
     def _refused(self, error: ssl.SSLError, *, encrypted: bool) -> _Refused:
@@ -203,7 +207,13 @@ class _Pair:
         except ssl.SSLError as error:
             raise _Refused(self._path, f"does not work in a handshake ({_why(error)})") from None
         suite = (engine.cipher() or ("",))[0]
-        return dict(engine.getpeercert() or {}), "ECDSA" if "-ECDSA-" in suite else "RSA"
+        try:
+            seen = dict(engine.getpeercert() or {})
+        except UnicodeDecodeError:
+            raise _Refused(
+                self._path, "has a name that is not in ASCII; names have to be in Punycode, xn--..."
+            ) from None
+        return seen, "ECDSA" if "-ECDSA-" in suite else "RSA"
 
     def _chain(self, server: ssl.SSLContext, subject: Name, issuer: Name) -> list[str]:
         """What is wrong with what follows the certificate, if anything is."""
@@ -213,7 +223,10 @@ class _Pair:
             return self._lone(server, issuer)
         wanted = issuer
         for number, pem in enumerate(self._pems[1:], 2):
-            found = _authority(pem)
+            try:
+                found = _authority(pem)
+            except UnicodeDecodeError:
+                return [f"has a name that is not UTF-8 at place {number} of its chain; what follows is not checked"]
             if found is None:
                 return [
                     f"has a certificate that is no authority's at place {number} of its chain; clients may refuse it"
@@ -229,7 +242,7 @@ class _Pair:
         return []
 
     def _lone(self, server: ssl.SSLContext, issuer: Name) -> list[str]:
-        """Nothing follows it: then clients have to know who has signed it."""
+        """No other certificate follows, so clients have to know the authority that has signed it."""
         try:
             _meet(self._roots(), server)
         except ssl.SSLCertVerificationError:
@@ -242,7 +255,7 @@ class _Pair:
 
 
 def _client(trusted: Sequence[str]) -> ssl.SSLContext:
-    """A client that asks for nothing but a way to what it trusts. It speaks TLS 1.2, whose ciphers name the key."""
+    """A client that checks signatures only. It speaks TLS 1.2, because there the cipher tells the kind of key."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -275,16 +288,19 @@ def _meet(client: ssl.SSLContext, server: ssl.SSLContext) -> ssl.SSLObject:
 
 
 def _authority(pem: str) -> dict[str, Any] | None:
-    """What the certificate of an authority says; None if it is nobody's who may sign."""
+    """What the certificate of an authority says; None if its owner may not sign others."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=pem)
     found = context.get_ca_certs()
     return dict(found[0]) if found else None
 
 
-def _name(sort: str, value: str) -> str:
-    """An address as people write it; OpenSSL has all eight groups of it."""
-    return str(ip_address(value.strip())) if sort == "IP Address" else value
+def _name(sort: str, value: str) -> str | None:
+    """A name that a client may want to see; an address as people write it, where OpenSSL has all eight groups of it."""
+    if sort == "DNS":
+        return _printable(value)
+    # Python says "<invalid>" for one that has neither 4 nor 16 bytes.
+    return str(ip_address(value.strip())) if sort == "IP Address" and value != "<invalid>" else None
 
 
 def _spell(name: object) -> str:
@@ -293,11 +309,16 @@ def _spell(name: object) -> str:
     for group in name if isinstance(name, tuple) else ():
         for key, value in group:
             parts.setdefault(key, value)
-    return parts.get("commonName") or " ".join(parts.values()) or "somebody without a name"
+    return _printable(parts.get("commonName") or " ".join(parts.values())) or "somebody without a name"
+
+
+def _printable(text: str) -> str:
+    """Without anything that a terminal would obey: not all that is said goes through the log."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _why(error: ssl.SSLError) -> str:
     """OpenSSL's reason, as far as it gives one."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
-    return (error.reason or "PEM").lower().replace("_", " ")
+    return error.reason.lower().replace("_", " ") if error.reason else "not in PEM"

@@ -6,18 +6,21 @@ where keys may be, and judged here:
 
     look() -> copy() -> inspect -> judge()
 
-A set that is refused is said once, and the old one stays until the files change again.
+If a set is refused, the old one stays. That is said after some seconds only, because two files may be written one after
+the other; and again every day, because the old set will expire. The same files are tried again every five minutes: it
+may have been for want of descriptors.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Final, final
 
 from aioserve.errors import ConfigError
 from aioserve.tls import material, places, terms
-from aioserve.tls.findings import Calendar, Weight, spell_time
+from aioserve.tls.findings import DAY, Calendar, Weight, spell_time
 from aioserve.tls.sets import CertificateSet
 from aioserve.tls.take import take
 
@@ -35,6 +38,12 @@ log = logging.getLogger("aioserve")
 #: Between two looks, in seconds: a change is seen by the second look after it, and has two seconds to be shown.
 INTERVAL: Final = 0.5
 
+#: Files are wrong for so long before it is said: somebody copies a key some moments after its certificate. Seconds.
+PATIENCE: Final = 3.0
+
+#: Between two attempts at a set that is refused and does not change. Seconds.
+RETRY: Final = 300.0
+
 
 @final
 class Keeper:
@@ -48,6 +57,9 @@ class Keeper:
         self._handled: Stamp = current.stamp
         self._seen: Stamp = current.stamp
         self._there: Places | None = None
+        # Why the files are refused as they are now, and when to say so and to try again.
+        self._refused = ""
+        self._say_at = self._retry_at = math.inf
 
     @property
     def ssl(self) -> Ssl:
@@ -64,6 +76,10 @@ class Keeper:
         """Whether there are other files now, and they were the same at the last look."""
         self._there = places.look(self._ssl)
         seen, self._seen = self._seen, self._there.stamp()
+        if self._seen != seen:
+            self._settle()
+        elif self._clock() >= self._retry_at:
+            self.again()
         return self._seen == seen != self._handled
 
     def copy(self) -> Material | None:
@@ -78,6 +94,11 @@ class Keeper:
     def again(self) -> None:
         """It has come to nothing for another reason than the files: they are new still."""
         self._handled = ()
+        self._retry_at = math.inf
+
+    def retry(self) -> None:
+        """Take the same files again, after some minutes."""
+        self._retry_at = self._clock() + RETRY
 
     def judge(self, copied: Material, report: Report) -> CertificateSet | None:
         """The new set, which is current from now on; the caller closes the one before. None: it is refused."""
@@ -90,6 +111,7 @@ class Keeper:
             return None
         before = self.current
         self.current = CertificateSet(copied, report, self._handled)
+        self._settle()
         for line in _changes(before.report, report):
             log.info("%s", line)
         self._warn(report)
@@ -107,15 +129,25 @@ class Keeper:
         if problems:
             chosen.close()
             raise ConfigError(problems)
-        before, self.current, self._ssl = self.current, chosen, ssl
-        self._handled = self._seen = chosen.stamp
+        before = self.current
+        self.look_after(ssl, chosen)
         for line in _changes(before.report, chosen.report):
             log.info("%s", line)
         self._warn(chosen.report, terms.doubts(ssl))
         return True
 
+    def look_after(self, ssl: Ssl, chosen: CertificateSet) -> None:
+        """Look after these settings, whose files were found good as ``chosen``."""
+        self._ssl, self.current = ssl, chosen
+        self._handled = self._seen = chosen.stamp
+        self._settle()
+
     def remind(self) -> None:
-        """Say which certificates expire soon, each once a day; to be called now and then."""
+        """Say what is refused and which certificates expire soon, once a day; to be called now and then."""
+        if self._clock() >= self._say_at:
+            self._say_at = self._clock() + DAY
+            until = spell_time(self.current.report.until)
+            log.error("the new certificates are refused: %s; the old ones stay (valid until %s)", self._refused, until)
         for is_error, line in self._calendar.due(self.current.report.certificates, self._clock()):
             log.log(logging.ERROR if is_error else logging.WARNING, "%s", line)
 
@@ -129,12 +161,15 @@ class Keeper:
         dated = [one for one in report.findings if one.weight is Weight.DATED and one.path in good]
         return report.lines(Weight.REFUSED) + [str(one) for one in dated]
 
+    def _settle(self) -> None:
+        """There is nothing to be said about the files, nor to be tried again."""
+        self._refused, self._say_at, self._retry_at = "", math.inf, math.inf
+
     def _refuse(self, problems: list[str]) -> None:
-        log.error(
-            "the new certificates are refused: %s; the old ones stay (valid until %s)",
-            "; ".join(problems),
-            spell_time(self.current.report.until),
-        )
+        self.retry()
+        why = "; ".join(problems)
+        if why != self._refused:
+            self._refused, self._say_at = why, self._clock() + PATIENCE
 
     def _warn(self, report: Report, doubts: Sequence[str] = ()) -> None:
         expired = {one.path for one in report.certificates if one.until <= self._clock()}
@@ -151,7 +186,7 @@ def _changes(before: Report, now: Report) -> list[str]:
     old: dict[str, Certificate] = {one.path: one for one in before.certificates}
     new: dict[str, Certificate] = {one.path: one for one in now.certificates}
     lines = [f"new certificate {one}" for path, one in new.items() if path not in old or old[path].digest != one.digest]
-    lines += [f"certificate {path} is shown no more: its file has gone" for path in old.keys() - new.keys()]
+    lines += [f"certificate {path} is shown no more" for path in old.keys() - new.keys()]
     if before.authorities != now.authorities:
         lines.append("other authorities verify clients from now on; sessions of before are not resumed")
     return lines

@@ -72,7 +72,7 @@ class Nameless:
         return done
 
     def seal(self, descriptor: int) -> None:
-        """There is no such thing, and nobody but us has it."""
+        """Such a file cannot be sealed; but no other process has it open."""
 
     def path(self, descriptor: int) -> str:
         # What is opened by this path shares its place with the descriptor.

@@ -15,7 +15,7 @@ Shown: TypeAlias = tuple[int, ...]
 
 @final
 class Names:
-    """Chooses among certificates, the first of which is for everybody who asks for nothing that we have.
+    """Chooses among certificates. The first one is shown to clients that ask for no name, or for one that is not here.
 
     An exact name comes before a wildcard, and a wildcard stands for one label. Of several certificates with the same
     name and the same kind of key the first is taken.

@@ -127,11 +127,19 @@ def _listing(root: str) -> dict[str, list[str]]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 found[entry.name] = _names(entry.path)
             else:
                 found[""].append(entry.name)
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself, say. If it has the name of a certificate, reading it says what is wrong.
+        return False
 
 
 def _names(folder: str) -> list[str]:

@@ -34,7 +34,7 @@ class CertificateSet:
     stamp: Stamp = ()
 
     def close(self) -> None:
-        """Give up the copies, here. Who has loaded them needs them no more."""
+        """Give up this process's copies, which are of no use once they are loaded."""
         self.material.close()
 
     def facts(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aioserve.errors import ConfigError
 from aioserve.tls import material, places, terms
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
     #: Says what there is to be said about the copies: in this process, or in another one.
     Inspect = Callable[[Material], Report]
+
+
+#: Two files that are written one after the other are both there within this time, mostly. Seconds.
+MOMENT: Final = 0.5
+
+#: So many moments the start waits for somebody who is writing.
+_MOMENTS: Final = 10
 
 
 def here(copied: Material) -> Report:
@@ -46,3 +53,16 @@ def take(ssl: Ssl, look: Inspect = here) -> CertificateSet:
         found.close()
         raise ConfigError(problems)
     return CertificateSet(found, report.with_more(there.doubts()), stamp)
+
+
+def take_at_start(ssl: Ssl, look: Inspect = here, wait: Callable[[float], None] = time.sleep) -> CertificateSet:
+    """``take``, and try again if the files are being written: a start must not fail because it meets a renewal."""
+    for _ in range(_MOMENTS):
+        before = places.look(ssl).stamp()
+        try:
+            return take(ssl, look)
+        except ConfigError:
+            wait(MOMENT)
+            if places.look(ssl).stamp() == before:
+                raise
+    return take(ssl, look)

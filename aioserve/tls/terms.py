@@ -1,4 +1,4 @@
-"""On which terms TLS is spoken: versions, ciphers, who chooses, whom clients have to show.
+"""On which terms TLS is spoken: versions, ciphers, who chooses among them, whether clients show certificates.
 
 The defaults are Mozilla's "intermediate" of 2025 but for its DHE ciphers, which need parameters and are what clients
 take that nobody has any more: TLS 1.2 and 1.3, forward secrecy and authenticated encryption only. Groups are left to
@@ -40,7 +40,7 @@ _WISHES: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "require
 def apply(settings: Ssl, context: ssl.SSLContext) -> None:
     """Set the terms on a server's context. Raises ``ConfigError`` for ciphers that OpenSSL does not know."""
     context.minimum_version = _VERSIONS[settings.minimum_version]
-    # CRIME; and renegotiation, which nobody needs and which costs us more than who asks for it (CVE-2011-1473).
+    # Compression: CRIME. Renegotiation: nobody needs it, and it costs a server more than a client (CVE-2011-1473).
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | PREFER_CHACHA
     # A connection that ends without close_notify cannot cut a request short without our seeing it, since each says how
@@ -62,7 +62,7 @@ def apply(settings: Ssl, context: ssl.SSLContext) -> None:
 
 
 def doubts(settings: Ssl) -> list[str]:
-    """What somebody who names ciphers may not have meant."""
+    """Warnings about ciphers that were named in the settings."""
     if not settings.ciphers:
         return []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -5,9 +5,9 @@ process's copy when it closes. A *door* is one listener that is being accepted f
 
 - uvloop's own listener is the cheapest way to a connection (7 us against 10). It works on a duplicate, which it closes.
 - Under any other loop, and where somebody wants the sockets themselves (``attach``), the gate accepts by itself, one
-  connection per turn. asyncio's listener takes as many as the
-  backlog in one go, whatever the limit on connections, and drops those that it has taken when it is closed in the same
-  turn ("Error on transport creation for incoming connection").
+  connection per turn. asyncio's listener takes as many as the backlog in one go, whatever the limit on connections, and
+  drops those that it has taken when it is closed in the same turn ("Error on transport creation for incoming
+  connection").
 - Where a dispatcher accepts, connections come through a feed, one message per turn (``aioserve.accept.passing``).
 
 A gate may also accept for others (``hand_on``): then it has doors of the second kind, which take a few connections per

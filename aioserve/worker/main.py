@@ -159,7 +159,7 @@ def run_worker(
             heard, is_there = reporter.hear()
             for order in heard:
                 if isinstance(order, Show):
-                    show(order, credentials, row.cells)
+                    show(order, credentials, row.cells, reporter.recycle)
                 elif stealing is not None:
                     stealing.obey(order)
             if not is_there:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 if TYPE_CHECKING:
     import asyncio
 
-#: How many are served in one turn of the loop; the others are still ready in the next.
-TURN: Final = 256
+#: How many the kernel is asked for at once.
+BATCH: Final = 256
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 
-# What is not asked for and is said nevertheless: it has ended, or broken. Reading or writing tells which.
-_ENDED: Final = select.EPOLLHUP | select.EPOLLERR
+#: It has ended in both directions, or broken. Whoever reads or writes is told by that; the kernel says it always.
+ENDED: Final = select.EPOLLHUP | select.EPOLLERR
 
 
 class Watched(Protocol):
@@ -29,6 +29,7 @@ class Watched(Protocol):
 
     def readable(self) -> None: ...
     def writable(self) -> None: ...
+    def ended(self) -> None: ...
 
 
 @final
@@ -42,7 +43,7 @@ class Readiness:
         loop.add_reader(self._epoll.fileno(), self._look)
 
     def watch(self, descriptor: int, watched: Watched, wanted: int) -> None:
-        """Tell ``watched`` whenever that is possible from now on: READ, WRITE, both, or 0, nothing."""
+        """Tell ``watched`` whenever that is possible from now on: READ, WRITE, ENDED, or 0, nothing."""
         known = self._watched.get(descriptor)
         if known is None:
             if wanted:
@@ -63,13 +64,24 @@ class Readiness:
         self._watched.clear()
 
     def _look(self) -> None:
-        for descriptor, events in self._epoll.poll(0, TURN):
-            # Whoever was told before may have closed others.
-            known = self._watched.get(descriptor)
-            if known is None:
-                continue
-            watched, wanted = known
-            if wanted & READ and events & (READ | _ENDED):
-                watched.readable()
-            if wanted & WRITE and events & (WRITE | _ENDED):
-                watched.writable()
+        """Tell all who are ready in one turn, as the loop does.
+
+        Whoever closes a connection because nothing has come relies on that. Those who are still ready get behind the
+        others (epoll(7)), so that nobody is left out.
+        """
+        for _ in range(0, len(self._watched), BATCH):
+            ready = self._epoll.poll(0, BATCH)
+            for descriptor, events in ready:
+                # Whoever was told before may have closed others.
+                known = self._watched.get(descriptor)
+                if known is None:
+                    continue
+                watched, wanted = known
+                if wanted == ENDED:
+                    watched.ended()
+                if wanted & READ and events & (READ | ENDED):
+                    watched.readable()
+                if wanted & WRITE and events & (WRITE | ENDED):
+                    watched.writable()
+            if len(ready) < BATCH:
+                return

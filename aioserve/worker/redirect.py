@@ -64,7 +64,7 @@ class _Redirected:
 
 @final
 class Redirect(asyncio.Protocol):
-    """One connection. Made by the loop's listener, or by who has read the first bytes of it: then ``take_over``."""
+    """One connection. Made by the loop's listener, or by the protocol that has read its first bytes (``take_over``)."""
 
     __slots__ = (
         "_answered", "_listener", "_peer", "_reader", "_server", "_since", "_transport", "_unread",
@@ -113,7 +113,7 @@ class Redirect(asyncio.Protocol):
         try:
             hanging = self._reader.feed(data)
         except RequestError as error:
-            if not self._answered:  # else it is the body that is refused, of which nobody wants anything
+            if not self._answered:  # else the mistake is in the body, which is not wanted anyway
                 self._refuse(error)
             return
         if self._reader.stage is Stage.DEAD:

@@ -14,6 +14,7 @@ from aioserve.tls.take import here
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from aioserve.tls.credentials import Credentials
     from aioserve.tls.findings import Report
@@ -23,33 +24,39 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("aioserve")
 
+#: Why a process is recycled that cannot take over what the master found good: its descriptors have been used up.
+_SHORT: Final = "descriptors, for new certificates"
 
-def show(order: Show, credentials: Credentials | None, cells: memoryview) -> None:
-    """Do as the master says, who has inspected it."""
+
+def show(order: Show, credentials: Credentials | None, cells: memoryview, recycle: Callable[[str], None]) -> None:
+    """Show what the master has found good. If that cannot be done here, ask for a successor, which is born with it."""
     try:
         chosen = adopt(order.descriptors)
     except ValueError:
-        log.error("new certificates have not arrived, this process is short of descriptors; the old ones stay")  # noqa: TRY400 - as below
+        log.error("new certificates have not arrived, this process is short of descriptors")  # noqa: TRY400 - as below
+        recycle(_SHORT)
         return
     try:
-        if credentials is not None:
-            _replace(credentials, chosen)
-            publish(credentials, cells)
+        if credentials is not None and not _replace(credentials, chosen, cells):
+            recycle(_SHORT)
     finally:
         chosen.close()
 
 
 def publish(credentials: Credentials | None, cells: memoryview | None) -> None:
-    """Let those who read the scoreboard know until when the certificates are valid."""
+    """Write into the scoreboard when the first certificate expires."""
     if credentials is not None and cells is not None:
         cells[CERTIFICATE_UNTIL] = credentials.until
 
 
-def _replace(credentials: Credentials, chosen: CertificateSet) -> None:
+def _replace(credentials: Credentials, chosen: CertificateSet, cells: memoryview | None) -> bool:
     try:
         credentials.replace(chosen)
     except (ssl.SSLError, OSError, ConfigError) as error:
-        log.error("new certificates cannot be loaded (%s); the old ones stay", error)  # noqa: TRY400 - OpenSSL's stack says nothing
+        log.error("new certificates cannot be loaded (%s); the old ones stay for now", error)  # noqa: TRY400 - OpenSSL's stack says nothing
+        return False
+    publish(credentials, cells)
+    return True
 
 
 @final
@@ -68,6 +75,7 @@ class Renewal:
         self._loop: Final = loop
         self._cells: Final = cells
         self._closed = False
+        self._inspection: asyncio.Task[None] | None = None
         publish(credentials, cells)
         keeper.current.close()  # it has been loaded
         self._timer = loop.call_later(INTERVAL, self._look)
@@ -86,11 +94,14 @@ class Renewal:
             self._inspection = self._loop.create_task(self._inspect(copied), name="inspection of certificates")
 
     async def _inspect(self, copied: Material) -> None:
-        report: Report = await self._loop.run_in_executor(None, here, copied)
-        chosen = self._keeper.judge(copied, report)
-        if chosen is not None:
-            _replace(self._credentials, chosen)
-            publish(self._credentials, self._cells)
-            chosen.close()
-        if not self._closed:
-            self._timer = self._loop.call_later(INTERVAL, self._look)
+        try:
+            report: Report = await self._loop.run_in_executor(None, here, copied)
+            chosen = self._keeper.judge(copied, report)
+            if chosen is not None:
+                if not _replace(self._credentials, chosen, self._cells):
+                    self._keeper.retry()
+                chosen.close()
+        finally:
+            self._inspection = None  # so that the loop says what has gone wrong, if anything has
+            if not self._closed:
+                self._timer = self._loop.call_later(INTERVAL, self._look)

@@ -19,7 +19,7 @@ Speaker: TypeAlias = "Connection | Redirect | Handshake"
 def speaker(server: Server, listener: Listener) -> Speaker:
     """The protocol of a new connection that was accepted from ``listener``."""
     if listener.scheme == "https":
-        # Nothing else would do: whoever comes here expects that nobody can read what he says.
+        # Never fall back to plain HTTP here: clients rely on encryption.
         assert server.handshakes is not None, "no credentials"
         return server.handshakes.connect(listener)
     if listener.redirect:

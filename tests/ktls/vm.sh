@@ -7,19 +7,32 @@
 # installed. A boot takes some 5 s. The processor is emulated, unless it can be lent: what is true in there is true, what
 # is slow in there need not be slow.
 set -euo pipefail
+# Whoever started this may be killed, and then all of it ends, first this and then the machine.
+if [ "${ENDS_WITH_PARENT:-}" != $$ ]; then
+    ENDS_WITH_PARENT=$$ exec setpriv --pdeathsig KILL "$0" "$@"
+fi
 cache=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/aioserve-tests/ktls-vm}
 # Modules: the file system of the host, and TLS with the ciphers that it can use.
 modules=(9p 9pnet_virtio virtio_pci tls aesni-intel gcm ccm chacha20poly1305)
 
+download() {
+    timeout 60 apt-get -qq -o APT::Sandbox::User=root download "$@" >/dev/null || {
+        echo "apt-get download $* has not succeeded within 60 s" >&2
+        return 1
+    }
+}
+
 fetch() {
     local image package release module path
+    # What somebody who was killed has left.
+    rm -rf "$cache"/new.*
     work=$(mktemp -d "$cache/new.XXXXXX")
     # Not a function's trap on RETURN: it would not run when a command fails.
     trap 'rm -rf "$work"' EXIT
     cd "$work"
-    apt-get -qq -o APT::Sandbox::User=root download linux-image-amd64 busybox-static >/dev/null
+    download linux-image-amd64 busybox-static
     image=$(dpkg-deb -f linux-image-amd64_*.deb Depends | cut -d' ' -f1)
-    apt-get -qq -o APT::Sandbox::User=root download "$image" >/dev/null
+    download "$image"
     for package in "$image"_*.deb busybox-static_*.deb; do
         dpkg -x "$package" unpacked
     done
@@ -91,7 +104,7 @@ if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then
 else
     processor=(-accel tcg,thread=multi -cpu max)
 fi
-timeout "${PATIENCE:-150}" qemu-system-x86_64 "${processor[@]}" -smp 2 -m 1536 -display none -no-reboot -nic none \
+setpriv --pdeathsig TERM timeout --kill-after 5 "${PATIENCE:-150}" qemu-system-x86_64 "${processor[@]}" -smp 2 -m 1536 -display none -no-reboot -nic none \
     -serial "file:$folder/boot.log" -serial stdio -kernel "$cache/vmlinuz" -initrd "$cache/initrd" \
     -append "console=ttyS0 quiet loglevel=4 panic=-1 folder=$folder" \
     -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from importlib.metadata import entry_points
@@ -192,6 +193,14 @@ async def test_with_a_certificate_the_url_is_https(tmp_path):
         assert moved.headers["location"] == f"https://127.0.0.2:{running.port}/x"
     shutdown.set()
     await asyncio.wait_for(task, 10)
+
+
+async def test_a_server_with_tls_that_cannot_start_leaves_no_keys_open(tmp_path):
+    certfile, keyfile = Authority().server().write(tmp_path)
+    opened = set(os.listdir("/proc/self/fd"))
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(aioserve.BindError):
+        await aioserve.serve(hello, port=taken.getsockname()[1], ssl_certfile=[certfile], ssl_keyfile=[keyfile])
+    assert set(os.listdir("/proc/self/fd")) == opened
 
 
 def test_a_server_for_tests_may_speak_tls(tmp_path):

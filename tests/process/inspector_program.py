@@ -42,6 +42,9 @@ def hidden(_copied, _now):
 def main():
     folder, kind = sys.argv[1:]
     material, _ = copy(look(Ssl(certfile=(f"{folder}/server.crt",), keyfile=(f"{folder}/server.key",))))
+    if kind == "left":
+        print(Inspection(material, limit=60, look=hanging).pid, flush=True)
+        os._exit(0)
     if kind == "real":
         report = in_child(material)
     else:

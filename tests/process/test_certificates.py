@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import re
+import resource
 import signal
 import ssl
 import subprocess
@@ -161,6 +162,20 @@ def test_a_bad_certificate_is_refused_and_a_worker_that_is_born_meanwhile_shows_
         assert server.log().count("are refused") == 1
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
+def test_a_worker_without_descriptors_for_new_certificates_is_replaced(tmp_path):
+    site = Site(tmp_path, "--workers", "1")
+    with site.server as server:
+        (worker,) = server.workers()
+        count = len(os.listdir(f"/proc/{worker}/fd"))
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (count, count))
+        new = site.renew()
+        server.wait_for("has reached a limit (descriptors, for new certificates): a successor starts")
+        wait_until(lambda: server.workers() not in ({worker}, set()), "a successor")
+        server.wait_for("plain:app: shutdown complete")
+        assert shown(server) == new.der
+
+
 def test_keys_that_only_root_may_read_are_loaded_and_renewed_with_another_user(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("needs root")
@@ -211,6 +226,26 @@ def test_hup_takes_new_paths_and_refuses_bad_ones(tmp_path):
         renewed = AUTHORITY.server("two.example")
         renewed.write(tmp_path, "two")
         wait_until(lambda: shown(server, name="two.example") == renewed.der, "the new certificate")
+
+
+def test_after_a_reload_that_failed_the_files_of_before_are_followed(tmp_path):
+    AUTHORITY.server("one.example").write(tmp_path, "one")
+    AUTHORITY.server("two.example").write(tmp_path, "two")
+    program, file = tmp_path / "program.py", tmp_path / "aioserve.toml"
+    program.write_text("from plain import app\n")
+
+    def configure(name):
+        file.write_text(f'[ssl]\ncertfile = ["{name}.crt"]\nkeyfile = ["{name}.key"]\n')
+
+    configure("one")
+    with Served("program:app", "--workers", "1", cwd=tmp_path, app_dir=APPS, tracebacks=1) as server:
+        configure("two")
+        program.write_text("raise RuntimeError\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for("reload to generation 2 failed")
+        new = AUTHORITY.server("one.example")
+        new.write(tmp_path, "one")
+        wait_until(lambda: shown(server, name="one.example") == new.der, "the new certificate")
 
 
 def test_certificates_come_to_a_folder_and_leave_it_and_are_chosen_by_name(tmp_path):
@@ -357,6 +392,20 @@ def test_everything_that_is_wrong_is_said_at_the_start(tmp_path, mode):
     assert "the configuration has 2 mistakes" in server.log()
     assert f"{keyfile} is encrypted, and there is no password: give ssl.keyfile_password" in server.log()
     assert "ssl.ciphers: 'FASTEST' names no cipher" in server.log()
+
+
+@pytest.mark.parametrize("mode", [["--workers", "1"], ["--accept", "single"], ["--workers", "1", "--preload"]])
+def test_the_password_is_no_variable_of_the_application_and_a_reload_still_knows_it(tmp_path, mode):
+    certfile, keyfile = AUTHORITY.server().write(tmp_path, password="secret")
+    arguments = ("--ssl-certfile", certfile, "--ssl-keyfile", keyfile, *mode)
+    with Served("plain:app", *arguments, env={"AIOSERVE_SSL_KEYFILE_PASSWORD": "secret"}) as server:
+        if mode == ["--workers", "1"]:
+            server.signal(signal.SIGHUP)
+            server.wait_for("reload to generation 2 finished")
+        with TlsConnection(server, AUTHORITY.client_context()) as client:
+            names = client.get("/environ").text.split()
+    assert "PATH" in names
+    assert "AIOSERVE_SSL_KEYFILE_PASSWORD" not in names
 
 
 def test_nobody_at_the_terminal_is_asked_for_a_password(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.servers import PATIENCE, REPO
+from tests.process.servers import PATIENCE, REPO, wait_until
 from tests.tls import Authority
 
 PROGRAM = Path(__file__).with_name("inspector_program.py")
@@ -40,3 +40,18 @@ def test_an_inspection_has_an_end(tmp_path, kind, answer):
     assert said.endswith(answer), ended
     assert children == "children: "
     assert ended.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an alarm ends it, later")
+def test_an_inspection_ends_with_its_master(tmp_path):
+    Authority().server().write(tmp_path)
+    environ = {**os.environ, "PYTHONPATH": str(REPO)}
+    said = subprocess.check_output([sys.executable, PROGRAM, tmp_path, "left"], env=environ, text=True)
+
+    def has_ended():
+        try:
+            return Path(f"/proc/{int(said)}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    wait_until(has_ended, "the end of the inspection")

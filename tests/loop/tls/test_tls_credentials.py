@@ -1,15 +1,16 @@
 """Handshakes in memory with a real client: which certificate it sees, who is let in, what is resumed."""
 
 import ssl
+import sys
 import threading
 
 import pytest
 
 from aioserve.config.tree import Ssl
-from aioserve.tls.credentials import Credentials, make_front
+from aioserve.tls.credentials import Credentials, hush_odd_names, make_front
 from aioserve.tls.take import take
 from tests.pure.tls.odd_certificates import make
-from tests.tls import Authority
+from tests.tls import Authority, TlsClient
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -128,6 +129,36 @@ def test_the_name_that_the_client_asks_for_chooses(shop, authority, client):
     assert [sites.index(next(s for s in sites if s.der == Meeting(credentials, client, n).der)) for n in names] == [
         0, 1, 1, 0, 0, 0,
     ]  # fmt: skip
+
+
+def test_a_name_that_is_not_ascii_is_refused_without_a_traceback(shop, authority, client, monkeypatch, caplog):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    hush_odd_names.cache_clear()
+    credentials = shop.credentials(authority.server())
+    other = TlsClient(client, "book.example")
+    other.shake_hands()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    incoming.write(other.take().replace(b"book.example", b"b\xfcch.example"))
+    caplog.set_level("DEBUG")
+    with pytest.raises(ssl.SSLError):
+        credentials.engine(incoming, outgoing).do_handshake()
+    assert printed == []
+    assert "a client asked for a name that is not ASCII: b'b\\xfcch.example'" in caplog.text
+
+
+def test_other_exceptions_that_nobody_catches_are_printed_as_ever(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    hush_odd_names.cache_clear()
+    hush_odd_names()
+
+    class Odd:
+        def __del__(self):
+            raise ValueError
+
+    Odd()
+    assert [one.exc_type for one in printed] == [ValueError]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import ExitStack
 
 import pytest
 
 from aioserve.worker.loops import new_loop
-from aioserve.worker.readiness import READ, WRITE, Readiness
+from aioserve.worker.readiness import BATCH, ENDED, READ, WRITE, Readiness
 
 
 class Watched:
@@ -26,6 +27,9 @@ class Watched:
 
     def writable(self):
         self.told.append("write")
+
+    def ended(self):
+        self.told.append("end")
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
@@ -86,8 +90,8 @@ def test_who_asks_for_nothing_is_told_nothing(run):
     run(visit)
 
 
-@pytest.mark.parametrize("wanted", [READ, WRITE])
-def test_an_end_is_told_to_whoever_waits_for_anything(run, wanted):
+@pytest.mark.parametrize(("wanted", "told"), [(READ, "read"), (WRITE, "write"), (ENDED, "end")])
+def test_an_end_is_told_to_whoever_waits_for_anything(run, wanted, told):
     async def visit(readiness, one, other):
         one.setblocking(False)
         while wanted is WRITE:
@@ -101,7 +105,7 @@ def test_an_end_is_told_to_whoever_waits_for_anything(run, wanted):
         assert watched.told == []
         other.close()
         await turns()
-        assert set(watched.told) == {"read" if wanted is READ else "write"}
+        assert set(watched.told) == {told}
 
     run(visit)
 
@@ -148,3 +152,32 @@ def test_whoever_was_given_up_in_the_same_turn_is_not_told(run):
         return sorted(watched.told for watched in both)
 
     assert run(visit) == [[], ["read"]]
+
+
+def test_all_who_are_ready_are_told_in_one_turn(run):
+    """A connection that has been quiet for too long is closed in the next one: its request may have come just now."""
+
+    async def visit(readiness, *_):
+        with ExitStack() as stack:
+            pairs = [socket.socketpair() for _ in range(BATCH + 1)]
+            everybody = [Watched() for _ in pairs]
+            turns_over = []
+
+            def first():
+                if not turns_over:
+                    loop = asyncio.get_running_loop()
+                    loop.call_soon(lambda: turns_over.append(sum(bool(watched.told) for watched in everybody)))
+                    turns_over.append("begun")
+
+            for watched, (one, other) in zip(everybody, pairs, strict=True):
+                stack.enter_context(one)
+                stack.enter_context(other)
+                watched.then = first
+                other.send(b"x")
+                readiness.watch(one.fileno(), watched, READ)
+            await turns()
+            for one, _ in pairs:
+                readiness.watch(one.fileno(), everybody[0], 0)
+        return turns_over
+
+    assert run(visit) == ["begun", BATCH + 1]

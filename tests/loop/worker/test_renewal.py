@@ -1,8 +1,10 @@
 """New certificates in a process that serves: as its master says, or as it finds them itself."""
 
 import asyncio
+import errno
 import os
 import ssl
+import time
 from contextlib import suppress
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from aioserve.config.tree import Ssl
 from aioserve.observe.scoreboard import CERTIFICATE_UNTIL, Scoreboard
 from aioserve.tls.credentials import Credentials
-from aioserve.tls.keeper import Keeper
+from aioserve.tls.keeper import RETRY, Keeper
 from aioserve.tls.material import Material
 from aioserve.tls.sets import CertificateSet, Show
 from aioserve.tls.take import take
@@ -72,7 +74,7 @@ def test_what_the_master_says_is_shown_and_nothing_is_kept_open(shown):
     publish(shown.credentials, shown.cells)
     before = shown.cells[CERTIFICATE_UNTIL]
     opened = descriptors()
-    show(shown.order(), shown.credentials, shown.cells)
+    show(shown.order(), shown.credentials, shown.cells, pytest.fail)
     assert descriptors() == opened
     assert shown.seen() == new.der
     assert before - shown.cells[CERTIFICATE_UNTIL] > 26 * DAY
@@ -81,7 +83,9 @@ def test_what_the_master_says_is_shown_and_nothing_is_kept_open(shown):
 def test_what_has_not_arrived_as_a_whole_is_said(shown, caplog):
     order = shown.order()
     os.close(order.descriptors[1])
-    show(Show(order.descriptors[:1]), shown.credentials, shown.cells)
+    wishes = []
+    show(Show(order.descriptors[:1]), shown.credentials, shown.cells, wishes.append)
+    assert wishes == ["descriptors, for new certificates"]
     assert "new certificates have not arrived, this process is short of descriptors" in caplog.text
     assert shown.seen() == shown.old.der
 
@@ -91,14 +95,16 @@ def test_what_cannot_be_loaded_is_said_and_the_old_one_stays(shown, caplog):
     chosen = take(shown.ssl)
     empty = CertificateSet(Material(os.memfd_create("empty"), chosen.material.pairs), chosen.report)
     chosen.close()
-    show(Show((empty.material.descriptor, empty.facts())), shown.credentials, shown.cells)
+    wishes = []
+    show(Show((empty.material.descriptor, empty.facts())), shown.credentials, shown.cells, wishes.append)
+    assert wishes == ["descriptors, for new certificates"]
     assert "new certificates cannot be loaded ([SSL] PEM lib" in caplog.text
     assert shown.seen() == shown.old.der
 
 
 def test_who_shows_nothing_keeps_nothing(shown):
     opened = descriptors()
-    show(shown.order(), None, shown.cells)
+    show(shown.order(), None, shown.cells, pytest.fail)
     assert descriptors() == opened
     assert shown.cells[CERTIFICATE_UNTIL] == 0
 
@@ -120,4 +126,47 @@ async def test_a_process_without_a_master_finds_new_files_itself(shown, caplog):
     await until(lambda: shown.seen() == new.der)
     assert shown.cells[CERTIFICATE_UNTIL] == shown.credentials.until
     assert shown.keeper.current.material.descriptor == -1
+    renewal.close()
+
+
+class Short:
+    """Credentials for which there is no room at first."""
+
+    def __init__(self):
+        self.shown = []
+        self.until = 0
+
+    def replace(self, chosen):
+        self.shown.append(chosen)
+        if len(self.shown) == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+
+async def test_a_process_without_a_master_tries_again_to_load_new_certificates(shown, caplog):
+    now = time.time()
+    keeper, credentials = Keeper(shown.ssl, take(shown.ssl), lambda: now), Short()
+    renewal = Renewal(keeper, credentials, asyncio.get_running_loop())
+    shown.write()
+    await until(lambda: "new certificates cannot be loaded ([Errno 24] Too many open files)" in caplog.text)
+    now += RETRY
+    await until(lambda: len(credentials.shown) == 2)
+    renewal.close()
+
+
+async def test_looks_go_on_whatever_becomes_of_an_inspection(shown):
+    failures, loop = [], asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: failures.append(context["exception"]))
+
+    class Broken:
+        until = 0
+
+        def replace(self, chosen):
+            raise ZeroDivisionError
+
+    renewal = Renewal(shown.keeper, Broken(), loop)
+    for _ in range(2):
+        count = len(failures)
+        shown.write()
+        await until(lambda count=count: len(failures) > count)
+    assert [type(one) for one in failures] == [ZeroDivisionError] * 2
     renewal.close()

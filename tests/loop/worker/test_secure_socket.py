@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import struct
+import time
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -20,7 +21,8 @@ from aioserve.tls.terms import apply
 from aioserve.worker.handshakes import Handshakes
 from aioserve.worker.loops import new_loop
 from aioserve.worker.mount import Mount
-from aioserve.worker.secure_socket import HIGH_WATER, RECORD, SecureSocket, SocketTls
+from aioserve.worker.readiness import READ
+from aioserve.worker.secure_socket import HIGH_WATER, RECORD, TURN, SecureSocket, SocketTls
 from aioserve.worker.server import Server
 from aioserve.worker.settings import Settings
 from tests.fakes import OneCertificate
@@ -122,8 +124,10 @@ class Place:
         self.port = self.sock.getsockname()[1]
         self.callers = []
 
+        self.state = {}
+
     def _enter(self, scope):
-        scope["state"] = {}
+        scope["state"] = self.state
         return self.mount
 
     def caller(self, *, version=V13, authority=AUTHORITY, receive_buffer=0, **context):
@@ -333,6 +337,28 @@ def test_the_application_waits_for_a_client_that_does_not_read(serve):
     assert len(sent) == 64
 
 
+def test_a_large_body_leaves_others_their_turn(serve):
+    """However fast its client reads."""
+    left = []
+
+    async def app(scope, receive, send):
+        await send({**START, "headers": [(b"content-length", b"%d" % len(LARGE))]})
+        wire = scope["state"]["transports"]()[0]
+        asyncio.get_running_loop().call_soon(lambda: left.append(wire.get_write_buffer_size()))
+        await send({"type": "http.response.body", "body": LARGE})
+
+    async def visit(place):
+        place.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(LARGE))
+        place.state["transports"] = place.transports
+        client = place.caller(receive_buffer=2 * len(LARGE))
+        await asyncio.to_thread(client.shake_hands)
+        client.tls.sendall(LAST)
+        return await asyncio.to_thread(client.read_all)
+
+    assert serve(app, visit).partition(b"\r\n\r\n")[2] == LARGE
+    assert left[0] > len(LARGE) - 4 * TURN
+
+
 def test_nothing_is_read_for_an_application_that_does_not_ask(serve):
     go, started = {}, {}
 
@@ -408,6 +434,31 @@ def test_a_client_that_has_said_its_end_gets_its_answer(serve):
         return await asyncio.to_thread(client.read_all)
 
     assert serve(app, visit) == CLOSED
+
+
+def test_a_client_that_has_said_its_end_and_leaves_is_forgotten(serve):
+    told = []
+
+    async def app(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told.append("half")
+        while (await receive())["type"] != "http.disconnect" or scope["state"]["there"]():
+            await asyncio.sleep(0.01)
+        told.append("gone")
+
+    async def visit(place):
+        place.state["there"] = lambda: place.server.connections
+        client = place.caller()
+        await asyncio.to_thread(client.shake_hands)
+        client.tls.sendall(GET)
+        socket.socket.shutdown(client.tls, socket.SHUT_WR)
+        await place.until(lambda: told, "its end is not seen")
+        assert place.server.connections == 1
+        client.reset()
+        await place.until(lambda: "gone" in told, "it stays")
+
+    serve(app, visit)
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -519,6 +570,27 @@ def test_a_handshake_waits_for_room_in_the_socket(serve):
     assert serve(hello, visit, certificate=certificate) == OK
 
 
+def test_whoever_takes_no_handshake_is_not_looked_at_all_the_time(serve):
+    """What it sends meanwhile is not read, and would be ready to be read in every turn."""
+    authority = Authority()
+    certificate = authority.server(*(f"{number:060}.example.org" for number in range(150)), "localhost")
+
+    async def visit(place):
+        place.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client = place.caller(authority=authority, receive_buffer=2048)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        engine = client.context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with suppress(ssl.SSLWantReadError):
+            engine.do_handshake()
+        client.raw.sendall(outgoing.read() + b"\x14\x03\x03\x00\x01\x01" * 10)
+        await place.until(lambda: [one for one in place.transports() if one._stuck], "it has all been sent")
+        begun = time.process_time()
+        await asyncio.sleep(0.3)
+        return time.process_time() - begun
+
+    assert serve(hello, visit, certificate=certificate) < 0.15
+
+
 @contextmanager
 def accepted():
     """Both ends of a connection."""
@@ -566,6 +638,93 @@ async def test_a_protocol_that_fails_loses_its_connection():
         await asyncio.wait_for(lost.wait(), PATIENCE)
     shared.close()
     assert [type(error) for error in said] == [ZeroDivisionError]
+
+
+async def test_a_connection_that_cannot_be_watched_is_not_counted():
+    place = Place(hello)
+    place.server.handshakes = Handshakes(place.server)
+    shared = SocketTls(place.server.handshakes)
+    with accepted() as (_, sock), place.sock:
+        shared.readiness.close()
+        with pytest.raises(ValueError, match="closed epoll"):
+            shared.connect(place.listener, sock)
+    assert place.server.connections == 0
+
+
+async def test_a_protocol_that_fails_at_the_end_leaves_no_socket_open():
+    class Failing(asyncio.Protocol):
+        def connection_lost(self, exc):
+            raise ZeroDivisionError
+
+    said = asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(lambda *_: said.set())
+    place = Place(hello)
+    place.server.handshakes = Handshakes(place.server)
+    shared = SocketTls(place.server.handshakes)
+    with accepted() as (_, sock), place.sock:
+        transport = SecureSocket(shared, sock)
+        transport.start(Failing())
+        transport.close()
+        await asyncio.wait_for(said.wait(), PATIENCE)
+        assert sock.fileno() == -1
+    shared.close()
+
+
+async def test_the_descriptor_of_a_lost_connection_may_be_somebody_elses():
+    place = Place(hello)
+    place.server.handshakes = Handshakes(place.server)
+    shared = SocketTls(place.server.handshakes)
+    with accepted() as (_, sock), place.sock:
+        lost = SecureSocket(shared, sock)
+        lost.start(asyncio.Protocol())
+        lost.abort()
+        come = asyncio.Event()
+
+        class Next:
+            def readable(self):
+                shared.readiness.watch(sock.fileno(), self, 0)
+                come.set()
+
+        one, other = socket.socketpair()
+        with one, other:
+            number = sock.fileno()
+            await asyncio.sleep(0)
+            assert sock.fileno() == -1
+            os.dup2(one.fileno(), number)
+            try:
+                shared.readiness.watch(number, Next(), READ)
+                lost.pause_reading()
+                other.send(b"x")
+                await asyncio.wait_for(come.wait(), PATIENCE)
+            finally:
+                os.close(number)
+    shared.close()
+
+
+async def test_openssl_is_asked_again_for_the_same_bytes():
+    """With the kernel's help it makes no copy of what it could not send yet."""
+    asked = []
+
+    def send(data):
+        asked.append(data.obj if isinstance(data, memoryview) else data)
+        raise ssl.SSLWantWriteError
+
+    place = Place(hello)
+    place.server.handshakes = Handshakes(place.server)
+    shared = SocketTls(place.server.handshakes)
+    with accepted() as (_, sock), place.sock:
+        transport = SecureSocket(shared, sock)
+        transport.start(asyncio.Protocol())
+        transport._secured, transport._send = True, send
+        mine = bytearray(b"mine")
+        transport.write(mine)
+        mine[:] = b"your"
+        transport.writable()
+        transport.abort()
+        await asyncio.sleep(0)
+    shared.close()
+    assert asked == [b"mine"] * 3
+    assert len({id(data) for data in asked}) == 1
 
 
 async def test_limits_of_the_buffer_are_as_those_of_asyncio():

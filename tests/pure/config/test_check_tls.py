@@ -56,7 +56,7 @@ def test_nothing_is_said_about_what_fits_together(flags):
         ),
         (
             {"ssl_certfile": ["a", "b"], "ssl_keyfile": ["k"]},
-            "--ssl-keyfile: 1 keys for 2 certificates (--ssl-certfile); give one for each, in the",
+            "--ssl-keyfile: 1 key for 2 certificates (--ssl-certfile); give one for each, in the",
         ),
         (
             {**CERTIFICATE, "ssl_cert_reqs": "required"},
@@ -160,6 +160,10 @@ def test_a_password_on_the_command_line_is_warned_of():
 
 def test_a_password_in_the_environment_is_nothing_to_talk_about():
     assert loaded({"AIOSERVE_SSL_KEYFILE_PASSWORD": "xyzzy"}, **CERTIFICATE).notes == ()
+
+
+def test_a_configuration_that_is_printed_for_debugging_does_not_show_a_password():
+    assert "xyzzy" not in repr(loaded(**CERTIFICATE, ssl_keyfile_password="xyzzy"))
 
 
 def test_a_mistake_in_a_password_does_not_show_it():

@@ -9,7 +9,7 @@ from aioserve.config.tree import Ssl
 from aioserve.errors import ConfigError
 from aioserve.master.certificates import SOON, Certificates
 from aioserve.master.channel import pair
-from aioserve.master.events import Exited, Prepared, Role, Spawned, Started, Unlisten
+from aioserve.master.events import Exited, Mark, Milestone, Prepared, Role, Spawned, Started, Unlisten
 from aioserve.master.hands import Kin
 from aioserve.master.slots import Policy
 from aioserve.observe.scoreboard import GENERATION, Scoreboard
@@ -303,6 +303,29 @@ def test_a_generation_keeps_what_its_own_settings_have_found(scene):
     assert one.names(before) == ("one",)
 
 
+def test_after_a_reload_that_failed_the_files_of_before_are_looked_at_again(scene):
+    one = scene()
+    before = one.keeper.ssl
+    one.reload(one.ssl(AUTHORITY.server("other"), "other"))
+    AUTHORITY.server("newer").write(one.folder, "other")
+    one.tick(2)
+    one.certificates.saw(Started(), (Mark(Milestone.SERVING, "", failed=True),), one.now)
+    assert one.begun[0].ended
+    assert one.keeper.ssl == before
+    one.renew()
+    assert one.heard(1) == [("two",)]
+    assert one.names(before) == ("two",)
+
+
+def test_after_a_reload_that_succeeded_another_failure_changes_nothing(scene):
+    one = scene()
+    wanted = one.ssl(AUTHORITY.server("other"), "other")
+    one.reload(wanted)
+    for failed in (False, True):
+        one.certificates.saw(Started(), (Mark(Milestone.SERVING, "", failed=failed),), one.now)
+    assert one.keeper.ssl == wanted
+
+
 def test_while_a_generation_is_prepared_nobody_is_told(scene):
     one = scene()
     one.certificates.reload(one.ssl(AUTHORITY.server("other"), "other"))
@@ -317,6 +340,26 @@ def test_settings_of_long_ago_are_forgotten(scene):
         one.reload(one.ssl(ciphers="HIGH" + ":HIGH" * number))
     assert one.names(first) == ("one",)
     assert one.certificates.stock(first) is one.certificates.stock(one.keeper.ssl)
+
+
+def test_settings_that_come_back_leave_nothing_open(scene):
+    one = scene()
+    first, second = one.keeper.ssl, one.ssl(ciphers="HIGH")
+    one.reload(second)
+    opened = set(os.listdir("/proc/self/fd"))
+    one.reload(first, 3)
+    one.reload(second, 4)
+    assert set(os.listdir("/proc/self/fd")) == opened
+
+
+def test_of_settings_that_come_back_others_are_forgotten_first(scene):
+    one = scene()
+    first, *others = (one.ssl(ciphers="HIGH" + ":HIGH" * number) for number in range(5))
+    for ssl in (first, *others[:2], first, *others[2:]):
+        one.reload(ssl)
+    stocks = [one.certificates.stock(ssl) for ssl in (first, *others)]
+    assert stocks[0] is not stocks[-1]
+    assert stocks[1] is stocks[-1]
 
 
 def test_settings_that_are_bad_change_nothing(scene):

@@ -175,7 +175,7 @@ def test_a_master_that_has_overslept_looks_once_more(scene):
     scene.rest()
     scene.connect(0)
     assert scene.wakes
-    scene.look(too_late=OVERSLEPT)
+    scene.look(too_late=2 * OVERSLEPT)
     assert scene.row(0).snapshot().late_total == 0
     scene.look()
     assert scene.row(0).snapshot().late_total == 1

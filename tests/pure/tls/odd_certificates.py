@@ -12,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.tls import Certificate
 
 DAY = dt.timedelta(days=1)
+SUBJECT_ALTERNATIVE_NAME = x509.ObjectIdentifier("2.5.29.17")
 SIGNED_WITHOUT_HASH = (ed25519.Ed25519PrivateKey,)
 
 
@@ -26,8 +27,13 @@ def make(
     issuer=None,
     identified=False,
     enciphers=False,
+    encoded=b"",
 ):
-    """``issuer`` is what ``make`` has returned as the second one: (certificate, its key)."""
+    """What is wrong is said by the arguments.
+
+    ``encoded`` are names in DER, of fewer than 128 bytes together. ``issuer`` is what ``make`` has returned as the
+    second one: (certificate, its key).
+    """
     key = {
         "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
         "ed25519": ed25519.Ed25519PrivateKey.generate,
@@ -48,6 +54,9 @@ def make(
     if names:
         alternatives = x509.SubjectAlternativeName(list(map(x509.DNSName, names)))
         builder = builder.add_extension(alternatives, critical=False)
+    if encoded:
+        value = bytes((0x30, len(encoded))) + encoded
+        builder = builder.add_extension(x509.UnrecognizedExtension(SUBJECT_ALTERNATIVE_NAME, value), critical=False)
     if purpose == "client":
         builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
     if authority:

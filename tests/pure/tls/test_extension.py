@@ -35,12 +35,12 @@ def met(context, certificate=None, **options):
     return shake_hands(context, TlsClient(SERVERS.client_context(certificate, **options)))
 
 
-def named(*parts):
+def named(*parts, alternatives=None):
     """A certificate that has signed itself, with this subject: a tuple of pairs for each part."""
     name = x509.Name([x509.RelativeDistinguishedName([x509.NameAttribute(*pair) for pair in part]) for part in parts])
     key = ec.generate_private_key(ec.SECP256R1())
     now = dt.datetime.now(dt.UTC)
-    signed = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -49,8 +49,11 @@ def named(*parts):
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
     )
+    if alternatives is not None:
+        oid = x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+        builder = builder.add_extension(x509.UnrecognizedExtension(oid, alternatives), critical=False)
+    signed = builder.sign(key, hashes.SHA256())
     pem = serialization.Encoding.PEM
     return signed, Certificate(
         signed.public_bytes(pem),
@@ -123,6 +126,14 @@ def test_a_name_is_written_as_another_implementation_writes_it(parts):
     signed, certificate = named(*parts)
     said = extension.of(met(server(certificate.chain), certificate), None)
     assert said["client_cert_name"] == signed.subject.rfc4514_string()
+
+
+def test_a_client_with_a_name_that_python_cannot_read_is_let_in_without_one():
+    mail = b"\x30\x07\x81\x05b\xfc@ex"
+    _, certificate = named([(NameOID.COMMON_NAME, "robot")], alternatives=mail)
+    said = extension.of(met(server(certificate.chain), certificate), None)
+    assert said["client_cert_name"] is None
+    assert len(said["client_cert_chain"]) == 1
 
 
 @pytest.mark.parametrize("text", ["short", "x" * 200])

@@ -1,5 +1,6 @@
 """What is wrong with certificates is said in a sentence, and nobody is asked for a password."""
 
+import resource
 import ssl
 import time
 
@@ -11,9 +12,9 @@ from aioserve.tls.findings import Weight
 from aioserve.tls.inspection import inspect
 from aioserve.tls.material import copy
 from aioserve.tls.places import look
-from aioserve.tls.take import take
+from aioserve.tls.take import MOMENT, take, take_at_start
 from tests.pure.tls.odd_certificates import make
-from tests.tls import Authority
+from tests.tls import Authority, Certificate
 
 DAY = 86400
 
@@ -73,6 +74,22 @@ def test_dates_are_told_and_do_not_keep_a_certificate_from_being_described(show,
     assert expired.weight is early.weight is Weight.DATED
     assert expired.text.startswith("has expired on 20")
     assert early.text.startswith("is not valid before 20")
+
+
+def test_a_terminal_has_nothing_to_obey(show):
+    made = make(name="\x1b[31mroot", authority=True)
+    (one,) = show(make(encoded=b"\x82\x03a\nb", name="Leaf", issuer=made[1])[0]).certificates
+    assert (one.names, one.issuer) == (("a\\nb",), "\\x1b[31mroot")
+
+
+def test_an_address_that_is_none_is_left_out(show):
+    (one,) = show(make(encoded=b"\x82\x01a\x87\x05wrong")[0]).certificates
+    assert one.names == ("a",)
+
+
+def test_a_name_that_is_not_ascii_is_refused(show, tmp_path):
+    (finding,) = said(show(make(encoded=b"\x82\x0eb\xfccher.example")[0]), tmp_path)
+    assert finding == "refused: 0.crt has a name that is not in ASCII; names have to be in Punycode, xn--..."
 
 
 def test_a_certificate_without_names_is_doubtful(show, tmp_path):
@@ -144,6 +161,25 @@ def test_what_is_no_pem_is_told(show, tmp_path, certificate, key, sentence):
     assert line.startswith(f"refused: {sentence}")
 
 
+def test_a_certificate_that_was_damaged_is_refused(show, tmp_path):
+    whole = make("a")[0]
+    damaged = Certificate(whole.chain.replace(b"\nMII", b"\nM\xfcI", 1), whole.key)
+    assert said(show(damaged), tmp_path)[0].startswith("refused: 0.crt has a certificate that cannot be read (")
+
+
+def test_without_descriptors_a_certificate_cannot_be_loaded(tmp_path):
+    path, key = make("a")[0].write(tmp_path)
+    material, _ = copy(look(Ssl(certfile=(str(path),), keyfile=(str(key),))))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        report = inspect(material, time.time())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        material.close()
+    assert said(report, tmp_path) == ["refused: server.crt cannot be loaded: Too many open files"]
+
+
 def test_a_lone_file_without_a_key_says_where_to_put_it(show, tmp_path):
     path, _ = Authority().server().write(tmp_path, "a")
     (line,) = said(show.found(Ssl(certfile=(str(path),))), tmp_path)
@@ -181,6 +217,14 @@ def test_a_chain_that_is_not_in_order_is_doubtful(show, family, tmp_path):
     assert said(show(chain(leaf, root, middle)), tmp_path) == [
         "doubtful: 0.crt has a chain that is not in order: at place 2 is Root, and it should be Middle"
     ]
+
+
+def test_a_chain_with_a_name_that_cannot_be_read_is_doubtful(show, tmp_path):
+    middle, key = make(name="Middle", authority=True, encoded=b"\x82\x01\xfc")
+    leaf, _ = make("a", name="Leaf", issuer=key)
+    assert "doubtful: 0.crt has a name that is not UTF-8 at place 2 of its chain; what follows is not checked" in said(
+        show(chain(leaf, middle)), tmp_path
+    )
 
 
 def test_a_stranger_in_the_chain_is_doubtful(show, family, tmp_path):
@@ -237,6 +281,7 @@ def test_two_for_the_same_name_are_doubtful_unless_their_keys_differ_in_kind(sho
 
 def test_authorities_are_read(show, tmp_path):
     path = Authority().write(tmp_path)
+    path.write_bytes("# Főtanúsítvány, as curl's cacert.pem has it\n".encode() + path.read_bytes())
     report = show(make("a")[0], ca_certs=str(path), cert_reqs="required")
     assert report.findings == ()
     assert len(report.authorities) == 64
@@ -246,13 +291,18 @@ def test_authorities_are_read(show, tmp_path):
     "content, sentence",
     [
         (b"nothing", "refused: ca has no certificates of authorities that can be read ("),
+        (b"", "refused: ca has no certificates of authorities that can be read ("),
+        (
+            make(authority=True, encoded=b"\x82\x01\xfc")[0].chain,
+            "doubtful: ca has a name that is not UTF-8: dates are not checked",
+        ),
         (make("a")[0].chain, "refused: ca has no certificate of an authority"),
         (
             make(authority=True, name="Old", since=-9, days=-1)[0].chain,
             "doubtful: ca has an authority that has expired: Old",
         ),
     ],
-    ids=["nothing", "a leaf", "expired"],
+    ids=["nothing", "empty", "not in UTF-8", "a leaf", "expired"],
 )
 def test_what_is_wrong_with_authorities_is_told(show, tmp_path, content, sentence):
     (tmp_path / "ca").write_bytes(content)
@@ -284,3 +334,39 @@ def test_dates_and_doubts_do_not_keep_a_set_from_being_taken(tmp_path):
     taken.close()
     assert {one.weight for one in taken.report.findings} == {Weight.DATED, Weight.DOUBTFUL}
     assert any("lone.crt has no key beside it" in str(one) for one in taken.report.findings)
+
+
+def test_a_start_waits_for_a_pair_that_is_being_written(tmp_path):
+    one, other = make("a")[0], make("b")[0]
+    certificate, key = one.write(tmp_path)
+    key.write_bytes(other.key)
+    written = [(certificate, one.chain), (key, one.key)]
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        path, content = written[len(waits) - 1]
+        path.write_bytes(content)
+
+    take_at_start(Ssl(certfile=(str(certificate),), keyfile=(str(key),)), wait=wait).close()
+    assert waits == [MOMENT, MOMENT]
+
+
+def test_a_start_does_not_wait_for_what_nobody_writes(tmp_path):
+    certificate, _ = make("a")[0].write(tmp_path)
+    waits = []
+    with pytest.raises(ConfigError, match="has no private key"):
+        take_at_start(Ssl(certfile=(str(certificate),)), wait=waits.append)
+    assert waits == [MOMENT]
+
+
+def test_a_start_does_not_wait_for_ever(tmp_path):
+    certificate, _ = make("a")[0].write(tmp_path)
+    waits = []
+
+    def wait(_seconds):
+        waits.append(certificate.write_bytes(certificate.read_bytes() + b"#"))
+
+    with pytest.raises(ConfigError, match="has no private key"):
+        take_at_start(Ssl(certfile=(str(certificate),)), wait=wait)
+    assert len(waits) == 10

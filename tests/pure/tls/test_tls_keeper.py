@@ -1,13 +1,15 @@
 """When other files are taken, when they are refused, and what is said. Files are real, the clock is not."""
 
+import itertools
 import logging
+import resource
 import time
 
 import pytest
 
 from aioserve.config.tree import Ssl
 from aioserve.errors import ConfigError
-from aioserve.tls.keeper import Keeper
+from aioserve.tls.keeper import PATIENCE, RETRY, Keeper
 from aioserve.tls.take import here, take
 from tests.pure.tls.odd_certificates import make
 from tests.tls import Authority
@@ -42,6 +44,13 @@ class Site:
         if chosen is not None:
             before.close()
         return chosen
+
+    def patiently(self):
+        """What is said of files that have been wrong for long enough."""
+        assert self.said() == []
+        self.now += PATIENCE
+        self.keeper.remind()
+        return self.said()
 
     def said(self):
         lines = [(one.levelname, one.getMessage().replace(f"{self.folder}/", "")) for one in self.caplog.records]
@@ -128,7 +137,7 @@ def test_a_bad_set_is_refused_once_and_the_old_one_stays(site):
     assert one.judge() is None
     assert one.keeper.current is before
     assert before.material.descriptor >= 0
-    ((level, line),) = one.said()
+    ((level, line),) = one.patiently()
     assert level == "ERROR"
     assert line.startswith(
         "the new certificates are refused: server.key is not the key of the certificate in server.crt; the old ones "
@@ -140,12 +149,58 @@ def test_a_bad_set_is_refused_once_and_the_old_one_stays(site):
     assert one.judge() is not None
 
 
+def test_a_pair_that_is_written_slowly_is_no_mistake(site):
+    one = site()
+    new = make("new")[0]
+    one.paths[1].write_bytes(new.key)
+    assert one.looks(2)[-1]
+    assert one.judge() is None
+    one.paths[0].write_bytes(new.chain)
+    assert one.looks(2)[-1]
+    assert one.judge() is not None
+    one.now += PATIENCE
+    one.keeper.remind()
+    assert [line[:15] for _, line in one.said()] == ["new certificate"]
+
+
+def test_what_is_refused_is_tried_again_every_five_minutes_and_said_every_day(site):
+    one = site()
+    one.paths[1].unlink()
+    assert one.looks(2)[-1]
+    tries, lines = [], []
+    for second in range(0, 2 * DAY, 15):
+        one.now += 15
+        if one.keeper.look():
+            tries.append(second)
+            assert one.judge() is None
+        one.keeper.remind()
+        lines += one.said()
+    assert [later - earlier for earlier, later in itertools.pairwise(tries)] == [RETRY] * (len(tries) - 1)
+    assert [level for level, line in lines if "are refused" in line] == ["ERROR"] * 2
+
+
+def test_a_set_that_could_not_be_copied_is_taken_at_the_next_attempt(site):
+    one = site()
+    one.put(make("new.example")[0])
+    assert one.looks(2)[-1]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert one.judge() is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert one.looks(1) == [False]
+    one.now += RETRY
+    assert one.looks(1) == [True]
+    assert one.judge().report.certificates[0].names == ("new.example",)
+
+
 def test_a_file_that_has_gone_is_a_bad_set(site):
     one = site()
     one.paths[1].unlink()
     assert one.looks(2)[-1]
     assert one.judge() is None
-    assert "server.key cannot be read: No such file or directory; the old ones stay" in one.said()[0][1]
+    assert "server.key cannot be read: No such file or directory; the old ones stay" in one.patiently()[0][1]
     assert one.looks(4) == [False] * 4
 
 
@@ -154,7 +209,7 @@ def test_one_that_has_expired_does_not_replace_a_good_one(site):
     one.put(make("a", since=-9, days=-1)[0])
     assert one.looks(2)[-1]
     assert one.judge() is None
-    assert "server.crt has expired on 20" in one.said()[0][1]
+    assert "server.crt has expired on 20" in one.patiently()[0][1]
 
 
 def test_one_that_has_expired_replaces_another_that_has(site):
@@ -190,7 +245,7 @@ def test_what_comes_to_a_folder_and_leaves_it_is_said(tmp_path, caplog):
     chosen.close()
     came, went, doubt = [one.getMessage().replace(f"{tmp_path}/", "") for one in caplog.records]
     assert came.startswith("new certificate b.crt: a, ECDSA")
-    assert went == "certificate a.crt is shown no more: its file has gone"
+    assert went == "certificate a.crt is shown no more"
     assert doubt == "c.crt has no key beside it, NAME.key: it is not shown"
 
 
@@ -229,7 +284,7 @@ def test_other_settings_are_followed(site, tmp_path):
     assert one.keeper.ssl == wanted
     assert [line[:42] for _, line in one.said()] == [
         "new certificate other.pem: other, ECDSA, b",
-        "certificate server.crt is shown no more: i",
+        "certificate server.crt is shown no more",
     ]
 
 

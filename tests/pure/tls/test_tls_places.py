@@ -154,3 +154,11 @@ def test_a_link_that_leads_nowhere_and_a_folder_that_is_closed_are_no_certificat
 
 def test_a_folder_in_it_that_cannot_be_read_has_nothing(tmp_path):
     assert _names(f"{tmp_path}/gone") == []
+
+
+def test_a_link_to_itself_is_a_file_that_cannot_be_read(tmp_path):
+    for name in ("a.crt", "loop.crt", "loop.key"):
+        (tmp_path / name).symlink_to("loop.crt" if name != "a.crt" else "a.crt")
+    found = look(Ssl(certdir=str(tmp_path)))
+    assert found.problems == ()
+    assert [pair.certificate for pair in found.pairs] == [f"{tmp_path}/loop.crt"]
