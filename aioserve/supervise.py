@@ -122,7 +122,8 @@ class _Server:
         #: Whether those who show certificates have the keys of session tickets in common.
         self._tickets = True
         if config.ssl.processes:
-            if os.geteuid() == 0 and (start.identity is None or start.identity.uid == 0):
+            as_root = os.geteuid() == 0 and (start.identity is None or start.identity.uid == 0)
+            if as_root and acceptor.front is not None:
                 log.warning("--tls-processes: workers are root, from whom nothing can be kept; add --user")
             self._tickets = can_be_forgotten()
             if not self._tickets:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
-from aioserve.master.events import Level, Sig
+from aioserve.master.events import Level, Role, Sig
 from aioserve.master.slots import Life
 
 if TYPE_CHECKING:
@@ -94,10 +94,11 @@ class Watchdog:
             if not child.worst_lag:
                 if child is child.slot.holder and not crew.shared:
                     crew.steer(child.slot, away=True)
+                why = "something in the application blocks it, and " if child.slot.spec.role is Role.WORKER else ""
                 crew.say(
                     Level.WARNING,
-                    f"{child.label} is late: its event loop has not turned for {lag:.1f} s; something in the "
-                    f"application blocks it, and at {limit:g} s it is killed (timeout.worker)",
+                    f"{child.label} is late: its event loop has not turned for {lag:.1f} s; {why}at {limit:g} s it is "
+                    "killed (timeout.worker)",
                 )
             child.worst_lag = max(child.worst_lag, lag)
         elif child.worst_lag:

@@ -33,6 +33,7 @@ class Phase(enum.IntEnum):
     BOOTING = 1
     READY = 2
     DRAINING = 3
+    RELAYING = 4  # a terminator, after that: it goes on with what workers have, and passes on nothing new
 
 
 # Indices of cells. The first three are the master's word before the fork; the child keeps them up from then on.

@@ -2,7 +2,7 @@
 
     announce    everything as before, while readiness fails (not when a successor is there)    --drain-delay
     no more     what waits in the kernel's queue is taken, the listeners close; handshakes under way may end
-    passed on   the master is told: nothing new comes from here, so that workers may leave, too
+    passed on   the master and the scoreboard are told: nothing new comes from here, so that workers may leave, too
     relay on    until the last connection has ended, or its time is up
 
 It is the server of a worker without applications: the same gate, limits and deadlines. Nobody here knows what a request
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from aioserve.observe.faults import watch_for_faults
 from aioserve.observe.log import reopen
+from aioserve.observe.scoreboard import Phase
 from aioserve.terminator.relay import Relay, Relays
 from aioserve.tls.sets import Show
 from aioserve.worker.drain import CANCEL_SECONDS, announce
@@ -96,6 +97,7 @@ async def _terminate(
     await announce(server, 0.0 if relieved else settings.drain_delay, stop.quick)
     await server.close_gate(take_queue=not relieved)
     await _pass_on(relays, stop)
+    server.enter_phase(Phase.RELAYING)
     reporter.passed_on()
     # The workers of a server that ends begin to drain now, and then cancel what is left.
     grace = settings.graceful_shutdown + (0.0 if relieved else CANCEL_SECONDS)

@@ -19,10 +19,10 @@ import errno
 import logging
 import select
 import socket
-from typing import TYPE_CHECKING, Final, final
+from collections import deque
+from typing import TYPE_CHECKING, Final, cast, final
 
 from aioserve.terminator.introducing import introduce
-from aioserve.worker.loops import loop_name
 from aioserve.worker.unsent import has_progressed, reset, unsent_bytes
 from aioserve.worker.waits import LINGER_SECONDS
 
@@ -42,6 +42,9 @@ PIECE: Final = 64 * 1024
 #: 2,048 is emptied in less than a tenth of a second by workers that are well.
 CONNECT_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 0.01
+
+#: What passes: a full queue has room again in no time, and descriptors come back.
+_PASSES: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 #: Seconds between two lines about workers that take nothing.
 SAID_SECONDS: Final = 10.0
@@ -66,6 +69,8 @@ class Relays:
         #: Connections that no worker took in time.
         self.turned_away = 0
         self._said = -SAID_SECONDS
+        # Those that no worker has taken yet, first come, first served.
+        self._queue: Final[deque[Relay]] = deque()
         self._pending: Final[set[asyncio.Task[object]]] = set()
 
     def follow(self, transport: asyncio.Transport, listener: Listener, peer: Peer) -> None:  # noqa: ARG002  # as Handshakes calls it
@@ -74,15 +79,33 @@ class Relays:
         transport.set_protocol(relay)
         relay.take_over(transport, peer)
 
-    def turn_away(self) -> None:
+    def enter(self, relay: Relay) -> None:
+        """Find a worker for it, behind those that wait already."""
+        self.waiting += 1
+        self._queue.append(relay)
+        if len(self._queue) == 1:
+            self._serve_queue()
+
+    def _serve_queue(self) -> None:
+        queue = self._queue
+        while queue and queue[0].connect():
+            queue.popleft()
+        if queue:
+            # One try for all: thousands may wait.
+            self.server.loop.call_later(AGAIN_SECONDS, self._serve_queue)
+
+    def turn_away(self, error: OSError) -> None:
         self.turned_away += 1
         now = self.server.loop.time()
         if now >= self._said + SAID_SECONDS:
             self._said = now
-            log.error(
-                "no worker has taken a connection within %g s, and it is closed (%d so far): they are busy, or gone",
-                self.patience,
+            passes = error.errno in _PASSES
+            log.log(
+                logging.ERROR if passes else logging.INFO,  # when all end at once, workers may be the first
+                "no worker has taken a connection%s, and it is closed (%d so far): %s",
+                f" within {self.patience:g} s" if passes else "",
                 self.turned_away,
+                "their queue is full" if error.errno == errno.EAGAIN else error.strerror,
             )
 
     def attach(self, sock: socket.socket, upstream: _Upstream) -> None:
@@ -92,14 +115,13 @@ class Relays:
         task.add_done_callback(self._pending.discard)
 
     async def _attach(self, sock: socket.socket, upstream: _Upstream) -> None:
-        loop = self.server.loop
-        transport, _ = await loop.create_unix_connection(lambda: upstream, sock=sock)
-        if not transport.is_closing():
-            upstream.begin(transport)
-        elif loop_name(loop) == "uvloop":
-            # The worker has left within this turn. uvloop ties the socket to the transport only now: the descriptor is
-            # closed, and may be somebody else's when the socket, as it is collected, closes it once more.
-            sock.detach()
+        try:
+            # Not create_unix_connection: uvloop closes a connection that is aborted in ``connection_made`` twice there,
+            # and the second time its descriptor may be another's.
+            await self.server.loop.connect_accepted_socket(lambda: upstream, sock)
+        except OSError as error:
+            sock.close()
+            upstream.connection_lost(error)
 
 
 @final
@@ -143,8 +165,7 @@ class Relay(asyncio.Protocol):
             log.info("%s - closed: what there is to say of it is too much: %s", peer, error)
             transport.abort()
             return
-        relays.waiting += 1
-        self._connect()
+        relays.enter(self)
 
     def data_received(self, data: bytes) -> None:
         if self._upstream is not None:
@@ -212,34 +233,23 @@ class Relay(asyncio.Protocol):
 
     # The way to a worker.
 
-    def _connect(self) -> None:
+    def connect(self) -> bool:
+        """Give it to a worker, or up; False: not now."""
         if self._client is None:
-            return
+            return True
         relays = self._relays
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
         try:
-            sock.connect(relays.workers)
-            # The kernel takes 200 KiB on a fresh connection, and a header has 64 at most.
-            sock.sendall(self._header)
+            sock = _connected(relays.workers, self._header)
         except OSError as error:
-            sock.close()
-            self._try_again(error)
-            return
+            if error.errno in _PASSES and relays.server.loop.time() < self._since + relays.patience:
+                return False
+            relays.turn_away(error)
+            self.abort()
+            return True
         self._header = b""
         relays.waiting -= 1
         relays.attach(sock, _Upstream(self))
-
-    def _try_again(self, error: OSError) -> None:
-        """A full queue has room again in no time, and descriptors come back."""
-        relays = self._relays
-        loop = relays.server.loop
-        temporary = error.errno in {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-        if temporary and loop.time() < self._since + relays.patience:
-            loop.call_later(AGAIN_SECONDS, self._connect)
-        else:
-            relays.turn_away()
-            self.abort()
+        return True
 
     def attached(self, upstream: asyncio.Transport) -> None:
         """There is a worker's transport: pass on what came before."""
@@ -318,9 +328,8 @@ class _Upstream(asyncio.BufferedProtocol):
     def __init__(self, relay: Relay) -> None:
         self._relay: Relay = relay
 
-    def begin(self, transport: asyncio.Transport) -> None:
-        """The loop has it. Not in ``connection_made``: the transport must not be closed before."""
-        self._relay.attached(transport)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._relay.attached(cast("asyncio.Transport", transport))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
         return self._relay.buffer
@@ -339,6 +348,20 @@ class _Upstream(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._relay.worker_lost(exc)
+
+
+def _connected(workers: bytes, header: bytes) -> socket.socket:
+    """A connection to a worker that has been introduced."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(workers)
+        # The kernel takes 200 KiB on a fresh connection, and a header has 64 at most.
+        sock.sendall(header)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _has_hung_up(transport: asyncio.Transport) -> bool:

@@ -143,6 +143,18 @@ def run_worker(
     """
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
+        async def end_behind_terminators() -> None:
+            from aioserve.worker.trusted import all_passed_on
+
+            await all_passed_on(terminators, stop.quick)
+            stop.gracefully()
+
+        def end() -> None:
+            if not terminators or row.is_relieved():
+                stop.gracefully()
+            elif not ending:
+                ending.append(loop.create_task(end_behind_terminators()))
+
         def hear() -> None:
             heard, is_there = reporter.hear()
             for order in heard:
@@ -153,12 +165,14 @@ def run_worker(
             if not is_there:
                 loop.remove_reader(reporter.fileno())
                 log.error("the master has gone: draining")
-                stop.gracefully()
+                end()
 
         loop.add_reader(reporter.fileno(), hear)
         # Not "the second one is quick": systemd and container runtimes send TERM to every process of a group, on top
         # of the master's. The master says QUIT when it means it.
-        loop.add_signal_handler(signal.SIGTERM, stop.gracefully)
+        loop.add_signal_handler(signal.SIGTERM, end)
+
+    ending: list[asyncio.Task[None]] = []
 
     def on_server(server: Server) -> None:
         server.stealing, server.has_left, server.balance = stealing, has_left, balance

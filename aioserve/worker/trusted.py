@@ -12,15 +12,18 @@ half of that is over, as in a drain of our own.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
 import struct
+import time
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aioserve.http.introduction import IntroductionReader
-from aioserve.observe.scoreboard import ACCEPTING, PHASE, PID, Phase
+from aioserve.observe.scoreboard import ACCEPTING, HEARTBEAT_NS, PHASE, PID, Phase
 from aioserve.tls.extension import cipher_suites, extension
 from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer
@@ -28,7 +31,6 @@ from aioserve.worker.preamble import STRANGERS_SECONDS, Introduction
 from aioserve.worker.websocket import WebSocket
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterator, Sequence
 
     from aioserve.accept.base import Listener
@@ -36,6 +38,12 @@ if TYPE_CHECKING:
     from aioserve.worker.server import Server
 
 log = logging.getLogger("aioserve")
+
+#: All of a group that is told to end know it after so long; how often one looks how far the others are; and without a
+#: beat for so long, ten times what is usual, a process is not waited for. Seconds.
+SAME_TIME_SECONDS: Final = 0.1
+LOOK_SECONDS: Final = 0.02
+DEAD_SECONDS: Final = 5.0
 
 #: struct ucred: process, user, group.
 _CREDENTIALS: Final = struct.Struct("3i")
@@ -58,7 +66,7 @@ class Terminator:
     @property
     def accepts_no_more(self) -> bool:
         cells = self.cells
-        return bool(cells[PHASE] == Phase.DRAINING and not cells[ACCEPTING])
+        return cells[PHASE] in {Phase.DRAINING, Phase.RELAYING} and not cells[ACCEPTING]
 
 
 @final
@@ -124,11 +132,13 @@ class Trusted:
 
     def _end_quiet(self, one: Terminator, now: float) -> None:
         settings = self.server.settings
+        # Since when a connection is quiet is known to within a tick: it may be later by as much.
+        quiet_since = now - settings.drain_linger - self.server.deadlines.resolution
         tell = not one.told and now >= one.since + settings.graceful_shutdown / 2
         one.told = one.told or tell
         for speaker in self._through(one):
             if isinstance(speaker, Connection):
-                speaker.close_if_quiet(now - settings.drain_linger)
+                speaker.close_if_quiet(quiet_since)
             if tell and speaker.cycle is not None:
                 speaker.cycle.leave()
 
@@ -140,11 +150,36 @@ class Trusted:
 
     def _find(self, pid: int) -> Terminator | None:
         known = self._known.get(pid)
-        if known is None and pid:
-            cells = next((cells for cells in self._rows if cells[PID] == pid), None)
-            if cells is not None:
-                known = self._known[pid] = Terminator(pid, cells)
-        return known
+        # The master clears the row when it has reaped the process; its number may be somebody else's from then on.
+        if known is not None and known.cells[PID] == pid:
+            return known
+        cells = next((cells for cells in self._rows if cells[PID] == pid), None) if pid else None
+        if cells is None:
+            return None
+        found = self._known[pid] = Terminator(pid, cells)
+        return found
+
+
+async def all_passed_on(rows: Sequence[memoryview], hurry: asyncio.Event) -> None:
+    """Wait for terminators that end with us: what they have accepted is still to come. If one stays, this is about us.
+
+    The master tells terminators first. Whoever else says TERM (a terminal, systemd), and the kernel when the master
+    dies, tells everybody at once.
+    """
+    phases = _phases(rows)
+    if Phase.READY in phases:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), SAME_TIME_SECONDS)
+        phases = _phases(rows)
+    while Phase.READY not in phases and Phase.DRAINING in phases and not hurry.is_set():
+        await asyncio.sleep(LOOK_SECONDS)
+        phases = _phases(rows)
+
+
+def _phases(rows: Sequence[memoryview]) -> set[int]:
+    """Of those that live: a row of one that has died is cleared by the master, which may be dead, too."""
+    since = time.monotonic_ns() - int(DEAD_SECONDS * 1e9)
+    return {cells[PHASE] for cells in rows if cells[HEARTBEAT_NS] > since}
 
 
 def _process_of(transport: asyncio.Transport) -> int:

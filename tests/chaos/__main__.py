@@ -16,6 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--accept", choices=("shared", "reuseport", "dispatch"), default="shared")
     parser.add_argument("--steal", choices=("late", "always", "off"), default="late")
+    parser.add_argument("--tls-processes", type=int, default=0)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--loop", choices=("auto", "uvloop", "asyncio"), default="auto")
     parser.add_argument("--http", choices=("auto", "httptools", "h11"), default="auto")
@@ -31,6 +32,7 @@ def main() -> int:
         accept=options.accept,
         steal=options.steal,
         workers=options.workers,
+        tls_processes=options.tls_processes,
         seconds=options.seconds,
         seed=options.seed,
         only=options.only,

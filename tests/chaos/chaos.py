@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,11 @@ from tests.chaos.clients import Load, Pace
 from tests.chaos.ledger import Ledger
 from tests.chaos.planned import Scene
 from tests.chaos.served import Chaotic
+from tests.process.servers import wait_until
+from tests.tls import Authority
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator, Sequence
 
     from tests.chaos.ledger import Operation
@@ -42,6 +46,7 @@ class Wish:
     loop: str = "auto"
     http: str = "auto"
     only: str = ""  # a part of the names of the operations to be done; empty: all
+    tls_processes: int = 0  # of clients that speak TLS, if there are any
     pace: Pace = field(default_factory=Pace)
 
 
@@ -63,9 +68,9 @@ class Report:
     def problems(self) -> list[str]:
         """All that is not as it must be."""
         lost = len(self.ledger.lost())
-        return [*self.failed, *([f"{lost} lost that must not be"] if lost else []), *self._leaks()]
+        return [*self.failed, *([f"{lost} lost that must not be"] if lost else []), *self.leaks()]
 
-    def _leaks(self) -> list[str]:
+    def leaks(self) -> list[str]:
         before, after, found = self.before, self.after, []
         if before is None or after is None:
             return []
@@ -74,7 +79,7 @@ class Report:
         if after.master - before.master:
             found.append(f"the master holds more than before: {after.master - before.master}")
         if after.front - before.front:
-            found.append(f"the dispatcher holds more than before: {after.front - before.front}")
+            found.append(f"those in front hold more than before: {after.front - before.front}")
         most = max(before.workers, key=lambda one: one.total())
         found += [f"a worker holds more than before: {one - most}" for one in after.workers if one - most]
         if after.resident > before.resident + GROWTH_LIMIT:
@@ -94,6 +99,8 @@ def run_unplanned(wish: Wish) -> Report:
         "limit": {"worker_memory": f"{unplanned.MEMORY_LIMIT_MIB}MiB"},
     }
     steps = unplanned.WITH_A_DISPATCHER if wish.accept == "dispatch" else ()
+    if wish.tls_processes:
+        steps = unplanned.WITH_TERMINATORS
     return _run(wish, "unplanned", lambda: (*unplanned.round_of_mishaps(), *steps), changes)
 
 
@@ -116,15 +123,18 @@ def _run(
     descriptors: int = 0,
 ) -> Report:
     steal = f" --steal {wish.steal}" if wish.accept == "reuseport" else ""
-    report = Report(f"{part}, --accept {wish.accept}{steal}, {wish.workers} workers, seed {wish.seed}")
+    tls_processes = f" --tls-processes {wish.tls_processes}" if wish.tls_processes else ""
+    report = Report(f"{part}, --accept {wish.accept}{steal}{tls_processes}, {wish.workers} workers, seed {wish.seed}")
     try:
         with tempfile.TemporaryDirectory(prefix="chaos-") as name:
             path = f"{name}/chaos.sock" if unix else None
             settings = _settings(wish, path)
             for section, values in changes.items():
                 settings[section] = {**settings.get(section, {}), **values}
+            tls = _encrypt(settings, Path(name), wish.tls_processes) if wish.tls_processes else None
             server = Chaotic(Path(name), settings, descriptors=descriptors)
-            with server, Load(report.ledger, server, unix=path, seed=wish.seed, pace=wish.pace) as load:
+            server.tls = tls
+            with server, Load(report.ledger, server, unix=path, seed=wish.seed, pace=wish.pace, tls=tls) as load:
                 try:
                     _do(Scene(server, report.ledger, load, wish.workers, random.Random(wish.seed)), wish, steps, report)
                 finally:
@@ -149,7 +159,13 @@ def _do(scene: Scene, wish: Wish, steps: Callable[[], Sequence[Step]], report: R
     with ledger.operation("rest"):
         load.calm()
         server.settled(wish.workers)
-        report.after = server.state()
+
+        def is_at_rest() -> bool:
+            report.after = server.state()
+            return not report.leaks()
+
+        with suppress(AssertionError):  # the report says which
+            wait_until(is_at_rest, "nothing is left of connections")
         load.resume()
     with ledger.operation("TERM") as row:
         planned.stop(scene, row)
@@ -162,6 +178,14 @@ def _settings(wish: Wish, path: str | None) -> Settings:
         "http": {"parser": wish.http},
         "log": {"access": False},
     }
+
+
+def _encrypt(settings: Settings, folder: Path, processes: int) -> ssl.SSLContext:
+    """Let the server speak TLS; what its clients speak."""
+    authority = Authority()
+    certfile, keyfile = authority.server().write(folder)
+    settings["ssl"] = {"certfile": [str(certfile)], "keyfile": [str(keyfile)], "processes": processes}
+    return authority.client_context()
 
 
 def _rounds(

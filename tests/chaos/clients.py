@@ -30,6 +30,7 @@ from tests.chaos.wire import PATIENCE, Wire, Wrong, chunked, request, split
 from tests.process.servers import wait_until
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Coroutine, Iterator
 
     from tests.bench.servers import Running
@@ -77,11 +78,13 @@ class Load:
         seed: int = 0,
         pace: Pace | None = None,
         counts: dict[str, int] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._ledger = ledger
         self._server = server
         self._address: Address = ""
         self._unix = unix
+        self._tls = tls
         self._seed = seed
         self._pace = pace or Pace()
         self._counts = counts or COUNTS
@@ -181,7 +184,7 @@ class Load:
         began, quiet = time.monotonic(), 0.0
         try:
             async with asyncio.timeout(PATIENCE):
-                await wire.connect(address)
+                await wire.connect(address, self._tls)
             ledger.connections[kind] += 1
             for number in itertools.count():
                 if number and (self._stopping or self._calm.is_set() or number >= plan.most):

@@ -61,9 +61,11 @@ class Victim:
     pid: int
     ports: frozenset[int]
     at: float
+    behind: bool = False  # terminators: the ports are theirs, so it may have had whoever had no answer yet
 
     def had(self, loss: Loss) -> bool:
-        return loss.pid == self.pid or (loss.port in self.ports and loss.opened <= self.at)
+        here = loss.port in self.ports or (self.behind and not loss.pid)
+        return loss.pid == self.pid or (here and loss.opened <= self.at <= loss.at)
 
 
 class Ledger:

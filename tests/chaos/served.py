@@ -17,10 +17,15 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.chaos.ledger import Victim
 from tests.process.servers import PATIENCE, Served, children_of, memory, wait_until, workers_of
+
+if TYPE_CHECKING:
+    import ssl
+
+    from tests.process.clients import Client
 
 APPLICATION = Path(__file__).with_name("app.py")
 
@@ -42,7 +47,7 @@ class State:
 class Chaotic(Served):
     """``folder`` is its own; ``settings`` are those of its file, ``{"section": {"key": value}}``."""
 
-    def __init__(self, folder: Path, settings: dict[str, dict[str, object]], *, descriptors: int = 0) -> None:
+    def __init__(self, folder: Path, settings: dict[str, dict[str, Any]], *, descriptors: int = 0) -> None:
         self.folder = folder
         self.settings = settings
         self._descriptors = descriptors
@@ -53,6 +58,7 @@ class Chaotic(Served):
         if "bind" in listen:
             self.arguments = [one for one in self.arguments if one not in {"--port", "0"}]
         self.master = 0
+        self.tls: ssl.SSLContext | None = None
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -97,12 +103,17 @@ class Chaotic(Served):
         return workers_of(master or self.master)
 
     def front(self) -> set[int]:
-        """The dispatcher, in the mode that has one; a second one while it is replaced."""
+        """The dispatcher, in the mode that has one, and terminators; more of them while they are replaced."""
         return children_of(self.master) - self.crew()
 
+    def connect(self, **options: Any) -> Client:
+        return super().connect(**{"tls": self.tls, **options})
+
     def settled(self, count: int) -> set[int]:
-        """The workers, once there are ``count`` and nobody else but the master and, if there is one, the dispatcher."""
-        others = 2 if self.settings["process"]["accept"] == "dispatch" else 1
+        """The workers, once there are ``count`` and nobody else but the master and those in front of them."""
+        others = (
+            1 + (self.settings["process"]["accept"] == "dispatch") + self.settings.get("ssl", {}).get("processes", 0)
+        )
         return wait_until(
             lambda: crew if len(crew := self.crew()) == count and len(self.members()) == others + count else set(),
             f"{count} workers and nobody else",
@@ -148,7 +159,8 @@ class Chaotic(Served):
 
     def victim(self, pid: int) -> Victim:
         """A process that accepts no more."""
-        return Victim(pid, frozenset(self.ports_of(pid)), time.monotonic())
+        behind = self.tls is not None and pid in self.crew()
+        return Victim(pid, frozenset(self.ports_of(pid)), time.monotonic(), behind)
 
     def waiting(self) -> int:
         """How many connections wait to be accepted: the receive queue of a listener."""

@@ -53,7 +53,8 @@ class Growing:
 
         def busiest() -> int:
             pid = max(scene.server.crew() - {self.pid}, key=lambda pid: len(links(pid)))
-            return pid if len(scene.server.ports_of(pid)) > 3 else 0
+            ports = scene.server.ports_of(pid)
+            return pid if len(ports) > 3 or scene.server.tls else 0
 
         return wait_until(busiest, "a worker is busy")
 
@@ -96,6 +97,19 @@ def stop_dispatcher(scene: Scene, row: Operation) -> None:
     """Nobody accepts until the watchdog has seen it."""
     mark = scene.server.mark()
     _lost(scene, row, _frozen_dispatcher(scene), mark, "killed by SIG.*because it was stuck")
+
+
+def kill_terminator(scene: Scene, row: Operation) -> None:
+    victim = scene.server.freeze(min(scene.server.terminators()))
+    mark = scene.server.call(signal.SIGKILL, victim.pid)
+    _lost(scene, row, victim, mark, "killed by SIGKILL")
+
+
+def stop_terminator(scene: Scene, row: Operation) -> None:
+    """The others go on accepting until the watchdog has seen it."""
+    mark = scene.server.mark()
+    victim = scene.server.freeze(min(scene.server.terminators()))
+    _lost(scene, row, victim, mark, "killed by SIG.*because it was stuck")
 
 
 def _frozen_dispatcher(scene: Scene) -> Victim:
@@ -258,6 +272,12 @@ def round_of_mishaps() -> tuple[Step, ...]:
 WITH_A_DISPATCHER: tuple[Step, ...] = (
     ("KILL the dispatcher", kill_dispatcher, False),
     ("STOP the dispatcher", stop_dispatcher, False),
+)
+
+#: Where TLS ends in processes of its own.
+WITH_TERMINATORS: tuple[Step, ...] = (
+    ("KILL a terminator", kill_terminator, False),
+    ("STOP a terminator", stop_terminator, False),
 )
 
 #: On a server with few descriptors and a short queue.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable, Sequence
 
 Address = tuple[str, int] | str
@@ -41,13 +42,16 @@ class Wire:
         self.opened = 0.0
         self.quiet_since = 0.0  # the last answer, or the beginning
 
-    async def connect(self, address: Address) -> None:
+    async def connect(self, address: Address, tls: ssl.SSLContext | None = None) -> None:
+        began = time.monotonic()
+        name = "localhost" if tls else None
         if isinstance(address, str):
-            self._reader, self._writer = await asyncio.open_unix_connection(address)
+            self._reader, self._writer = await asyncio.open_unix_connection(address, ssl=tls, server_hostname=name)
         else:
-            self._reader, self._writer = await asyncio.open_connection(*address)
+            self._reader, self._writer = await asyncio.open_connection(*address, ssl=tls, server_hostname=name)
             self.port = self._writer.get_extra_info("sockname")[1]
-        self.opened = self.quiet_since = time.monotonic()
+        # With TLS the server has it long before the client is through.
+        self.opened, self.quiet_since = began, time.monotonic()
         self.stage = "idle"
 
     async def close(self) -> None:

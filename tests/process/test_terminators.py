@@ -211,6 +211,16 @@ def test_a_reload_under_load_replaces_terminators_too_and_loses_nothing(house, p
         assert len(server.terminators()) == 1
 
 
+def test_all_who_are_told_to_end_at_once_end_in_order(house):
+    """As a terminal does, and the kernel when the master dies: workers wait for what is still to come."""
+    with house.served("plain:app", "--workers", "2", processes=2) as server:
+        with Load(server, tls=house.client, keep_alive=0, fresh=8) as load:
+            load.progress()
+            os.killpg(server.pid, signal.SIGTERM)
+            assert server.wait() == 0
+        assert [failure for failure in load.failures if "ConnectionRefused" not in failure.error] == []
+
+
 def test_a_terminator_that_is_killed_takes_its_own_connections_along_and_no_others(house):
     with house.served("plain:app", processes=2) as server:
         victim, other = sorted(server.terminators())
@@ -242,9 +252,11 @@ def test_a_download_goes_on_through_a_terminator_that_was_replaced(house):
         with server.connect(tls=house.client) as client:
             client.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n01234")
             mark = server.mark()
+            (worker,) = server.workers()
+            listening = len(os.listdir(f"/proc/{worker}/fd"))
             server.signal(signal.SIGHUP)
             # The worker that has the request drains, and so does the terminator that has the connection.
-            server.wait_for("is ready and takes over", since=mark)
+            wait_until(lambda: len(os.listdir(f"/proc/{worker}/fd")) < listening, "its listeners are closed")
             assert old in processes()
             client.send(b"56789")
             response = client.response()
@@ -259,9 +271,7 @@ def test_a_kept_connection_is_told_to_close_when_its_terminator_leaves(house):
     with house.served("plain:app") as server, server.connect(tls=house.client) as busy:
         server.signal(signal.SIGHUP)
         server.wait_for("takes over from pid")
-        busy.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n")
-        busy.send(b"x")
-        assert busy.response().closes
+        wait_until(lambda: busy.get("/pid").closes, "it is told to")
 
 
 def test_certificates_are_renewed_in_terminators(house, tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
+import resource
 import socket
 from contextlib import suppress
 
@@ -13,6 +15,7 @@ import pytest
 from aioserve.http.introduction import IntroductionReader
 from aioserve.terminator.relay import CONNECT_SECONDS, PIECE, Relay, Relays
 from aioserve.worker.handshakes import Handshakes
+from aioserve.worker.loops import new_loop
 from aioserve.worker.waits import LINGER_SECONDS
 from tests.fakes import OneCertificate
 from tests.loop.worker.tls import CERTIFICATE, Caller, terms
@@ -272,6 +275,35 @@ async def test_a_client_that_is_lost_before_its_worker_is_there(stage):
     assert one.relays.open == 0
 
 
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_descriptor_is_closed_once(stage, loop):
+    """The second time it may be somebody else's, and libuv ends the process when that is polled."""
+
+    async def leave_before_the_worker_is_there():
+        one = stage()
+        client = Caller(one.server, one.listener)
+        while not client.tls.shake_hands():
+            client.send(client.tls.take())
+            await client.settle()
+            client.tls.feed(client.transport.take())
+        client.send(client.tls.take())
+        client.transport.abort()  # in the turn in which its handshake is complete
+        newer = []
+        for _ in range(20):
+            newer += os.pipe()  # the lowest numbers that are free
+            await asyncio.sleep(0)
+        gc.collect()
+        worker = await one.worker()
+        await worker.introduced()
+        assert await worker.ended()
+        return newer
+
+    with asyncio.Runner(loop_factory=lambda: new_loop(loop)) as runner:
+        newer = runner.run(leave_before_the_worker_is_there())
+    for descriptor in newer:
+        os.close(descriptor)
+
+
 async def test_everything_can_be_cut_at_once(stage):
     one = stage()
     client, worker = await one.pair()
@@ -331,6 +363,37 @@ async def test_a_full_queue_is_waited_for(stage):
     assert await worker.received(4) == b"here"
     assert one.relays.waiting == 0
     first.transport.abort()
+
+
+async def test_those_who_wait_are_taken_in_the_order_in_which_they_came(stage):
+    one = stage(backlog=0)
+    await one.client()
+    second = await one.client()
+    second.send(second.tls.write(b"2"))
+    await (await one.worker()).introduced()  # now there is room for one
+    third = await one.client()
+    third.send(third.tls.write(b"3"))
+    for said in (b"2", b"3"):
+        worker = await one.worker()
+        await worker.introduced()
+        assert await worker.received(1) == said
+
+
+async def test_descriptors_that_are_short_are_waited_for(stage):
+    one = stage()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        client = await one.client()
+        client.send(client.tls.write(b"here"))
+        assert one.relays.waiting == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    worker = await one.worker()
+    await worker.introduced()
+    assert await worker.received(4) == b"here"
 
 
 async def test_a_queue_that_stays_full_turns_clients_away_and_says_so_once(stage, caplog):

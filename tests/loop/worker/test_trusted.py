@@ -9,13 +9,15 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 
 import pytest
 
 from aioserve.accept.base import Listener
 from aioserve.http.introduction import Introduced, write
-from aioserve.observe.scoreboard import ACCEPTING, PHASE, PID, Phase, Scoreboard
+from aioserve.observe.scoreboard import ACCEPTING, HEARTBEAT_NS, PHASE, PID, Phase, Scoreboard
 from aioserve.worker.server import _protocol
+from aioserve.worker.trusted import DEAD_SECONDS, LOOK_SECONDS, SAME_TIME_SECONDS, all_passed_on
 from tests.loop.worker.conftest import settle
 from tests.tls import Authority
 
@@ -184,6 +186,14 @@ async def test_a_process_that_is_no_terminator_is_closed_and_named_now_and_then(
     assert one.server.connections == 0
 
 
+async def test_a_terminator_that_is_no_more_is_not_believed_from_that_moment(house):
+    """Between two beats its process id may be somebody else's."""
+    one = house()
+    assert b"200 OK" in await ask(await one.terminator())
+    one.row.cells[PID] = 0
+    assert await hear(await one.terminator(None)) == b""
+
+
 async def test_another_process_is_told_apart_by_the_kernel(house):
     one = house()
     name = one.listening.getsockname()
@@ -235,15 +245,16 @@ async def test_one_that_only_announces_its_end_changes_nothing(house):
 
 
 async def test_quiet_connections_are_closed_when_it_leaves_and_others_are_not(house):
+    """A connection that was busy just before a tick has been quiet for less than the ticks say."""
     one = house(drain_linger=1.0)
     sock = await one.terminator()
     await ask(sock)
     one.leave()
     one.beat()
-    one.beat(0.5)
+    one.beat(1.0 + 0.9 * one.server.deadlines.resolution)
     await settle()
     assert one.server.connections == 1
-    one.beat(1.0)
+    one.beat(0.2 * one.server.deadlines.resolution)
     assert await hear(sock) == b""
     assert one.server.connections == 0
 
@@ -287,6 +298,66 @@ async def test_a_request_in_the_middle_is_told_to_end_at_half_of_the_grace_time(
     assert not told.is_set()
     one.beat(2)
     await asyncio.wait_for(told.wait(), 10)
+
+
+# A worker that is told to end at the same time.
+
+
+@pytest.fixture
+def rows():
+    board = Scoreboard(2)
+    rows = [board.row(slot, 0).cells for slot in range(2)]
+    for cells in rows:
+        cells[HEARTBEAT_NS] = time.monotonic_ns()
+        cells[PHASE] = Phase.DRAINING
+    return rows
+
+
+@pytest.fixture
+async def waiting(rows):
+    hurry = asyncio.Event()
+    task = asyncio.create_task(all_passed_on(rows, hurry))
+    task.hurry = hurry
+    await asyncio.sleep(2 * LOOK_SECONDS)
+    yield task
+    task.cancel()
+
+
+async def test_it_waits_until_each_terminator_has_passed_on_what_it_has(rows, waiting):
+    rows[0][PHASE] = Phase.RELAYING
+    await asyncio.sleep(2 * LOOK_SECONDS)
+    assert not waiting.done()
+    rows[1][PHASE] = Phase.RELAYING
+    await asyncio.wait_for(waiting, 10)
+
+
+async def test_it_waits_for_nobody_in_a_hurry(waiting):
+    assert not waiting.done()
+    waiting.hurry.set()
+    await asyncio.wait_for(waiting, 10)
+
+
+async def test_it_waits_for_no_terminator_that_is_dead(rows, waiting):
+    for cells in rows:
+        cells[HEARTBEAT_NS] -= int(DEAD_SECONDS * 1e9)
+    await asyncio.wait_for(waiting, 10)
+
+
+async def test_it_waits_a_moment_for_those_who_may_have_been_told_too(rows):
+    for cells in rows:
+        cells[PHASE] = Phase.READY
+    waiting = asyncio.create_task(all_passed_on(rows, asyncio.Event()))
+    await asyncio.sleep(SAME_TIME_SECONDS / 2)
+    for cells in rows:
+        cells[PHASE] = Phase.DRAINING
+    await asyncio.sleep(SAME_TIME_SECONDS)
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_it_ends_alone_if_a_terminator_stays(rows):
+    rows[1][PHASE] = Phase.READY
+    await asyncio.wait_for(all_passed_on(rows, asyncio.Event()), 10)
 
 
 async def test_its_successor_in_the_same_row_is_another_one(house):

@@ -45,6 +45,12 @@ def test_a_late_one_is_a_warning_once_and_its_return_is_told():
     assert len(story.told("is late")) == 2
 
 
+def test_no_application_is_blamed_where_there_is_none():
+    story = Story(terminators=1, worker_limit=LIMIT).serving()
+    until(story, 12, hung=[101, 102])
+    assert ["application" in say.text for say in story.said] == [True, False]
+
+
 def test_at_the_limit_it_writes_its_stacks_then_is_aborted_then_killed():
     story = watched(stacks_time=1, abort_time=2)
     assert until(story, LIMIT, hung=[101]) == [(101, Sig.USR2)]
