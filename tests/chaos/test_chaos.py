@@ -18,7 +18,7 @@ MODES = [("shared", "late"), ("dispatch", "late"), ("reuseport", "late"), ("reus
 #: Each takes twenty seconds, so what differs least is left to ``python -m tests.chaos``: who steals has next
 #: to nothing to do with mishaps and scarcity.
 CASES = [(part, *mode, 0) for part in PARTS for mode in MODES if part == "planned" or mode[1] != "always"]
-CASES += [("planned", "reuseport", "late", 2), ("unplanned", "shared", "late", 2)]
+CASES += [("planned", "reuseport", "late", 2)]
 
 
 @pytest.mark.parametrize(("part", "accept", "steal", "tls_processes"), CASES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,6 @@ from tests.process.servers import Served
 
 if TYPE_CHECKING:
     import ssl
-    from pathlib import Path
 
     from tests.process.identities import Identities
 
@@ -23,8 +23,21 @@ WAYS = {
     "tls-processes": ("--tls-processes", "1"),
 }
 
-#: For ``parametrize`` and fixtures. The last two differ from the first in what is done and not in how Python does it.
-EACH = [pytest.param(way, marks=() if way == "inline" else pytest.mark.once) for way in WAYS]
+#: What else each is marked with. They differ from the first in what is done and not in how Python does it.
+MARKS = {
+    "inline": (),
+    "ktls": (
+        pytest.mark.once,
+        pytest.mark.skipif(
+            not Path("/sys/module/tls").exists(),
+            reason="the kernel has no TLS, and then --ktls is inline (tests/ktls brings a kernel along)",
+        ),
+    ),
+    "tls-processes": (pytest.mark.once,),
+}
+
+#: For ``parametrize`` and fixtures.
+EACH = [pytest.param(way, marks=MARKS[way]) for way in WAYS]
 
 #: As the ASGI extension and this interpreter's ssl module number them.
 VERSIONS = {"1.2": 0x0303, "1.3": 0x0304}

@@ -185,6 +185,7 @@ def test_plain_addresses_stay_the_workers_own(house):
 # Who goes, and what is lost.
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_stop_under_load_loses_nothing_that_was_accepted(house, pattern):
     with house.served("plain:app", "--workers", "2", *PATTERNS[pattern], processes=2) as server:
@@ -196,6 +197,7 @@ def test_a_stop_under_load_loses_nothing_that_was_accepted(house, pattern):
         assert load.failures == refused
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_reload_under_load_replaces_terminators_too_and_loses_nothing(house, pattern):
     with house.served("plain:app", "--workers", "2", *PATTERNS[pattern]) as server:
@@ -335,6 +337,7 @@ def inode_of(server: Served, inode: str) -> bool:
 # What else belongs to it.
 
 
+@pytest.mark.once
 def test_a_client_that_does_not_read_is_cut_by_its_worker_in_time(house):
     """Little is kept between them: the worker sees that nothing is taken, although it does not see the client."""
     flags = ["--timeout-write", "1"]
@@ -345,6 +348,7 @@ def test_a_client_that_does_not_read_is_cut_by_its_worker_in_time(house):
             client.response()
 
 
+@pytest.mark.once
 def test_a_stop_waits_for_a_download_through_a_terminator(house):
     with house.served("plain:app", "--timeout-graceful-shutdown", "20") as server:
         with server.connect(tls=house.client) as client:
@@ -360,6 +364,7 @@ def test_a_stop_waits_for_a_download_through_a_terminator(house):
         assert total >= 1 << 20
 
 
+@pytest.mark.once
 def test_a_drain_delay_is_served_through_and_then_nobody_is_accepted(house):
     with house.served("plain:app", "--drain-delay", "1") as server:
         with server.connect(tls=house.client) as kept:
@@ -371,6 +376,7 @@ def test_a_drain_delay_is_served_through_and_then_nobody_is_accepted(house):
         assert server.wait() == 0
 
 
+@pytest.mark.once
 def test_a_new_master_takes_over_the_addresses_and_has_terminators_of_its_own(house):
     with house.served("plain:app") as server:
         old = server.terminators()
@@ -391,6 +397,7 @@ def test_a_new_master_takes_over_the_addresses_and_has_terminators_of_its_own(ho
         wait_until(lambda: heir not in processes(), "the new master has ended")
 
 
+@pytest.mark.once
 def test_a_handshake_that_never_ends_does_not_keep_the_server_from_stopping(house):
     with house.served("plain:app") as server, socket.create_connection(("127.0.0.1", server.port)) as half:
         half.sendall(b"\x16\x03\x01")
@@ -401,6 +408,7 @@ def test_a_handshake_that_never_ends_does_not_keep_the_server_from_stopping(hous
         assert half.recv(1) == b""
 
 
+@pytest.mark.once
 def test_more_workers_and_fewer_are_found_by_the_same_terminators(house):
     with house.served("plain:app") as server:
         before = server.terminators()
@@ -414,6 +422,7 @@ def test_more_workers_and_fewer_are_found_by_the_same_terminators(house):
         assert server.terminators() == before
 
 
+@pytest.mark.once
 def test_a_terminator_that_stands_still_is_replaced(house):
     with house.served("plain:app", "--timeout-worker", "1", processes=2) as server:
         victim = min(server.terminators())
