@@ -147,7 +147,7 @@ class Chaotic(Served):
             processes=len(self.members()),
             master=descriptors(self.master),
             workers=[descriptors(pid) for pid in crew],
-            front=sum(map(descriptors, self.front()), Counter()),
+            front=sum((descriptors(pid, once=True) for pid in self.front()), Counter()),
             resident=memory(self.master, "VmRSS"),
         )
 
@@ -193,9 +193,11 @@ def links(pid: int) -> list[str]:
     return found
 
 
-def descriptors(pid: int) -> Counter[str]:
+def descriptors(pid: int, *, once: bool = False) -> Counter[str]:
     """The same by kind, without the numbers that differ from process to process.
 
-    libuv keeps one in reserve for EMFILE: /dev/null at first, and / once it has been needed.
+    libuv keeps one in reserve for EMFILE: /dev/null at first, and / once it has been needed. ``once``: duplicates do not
+    count. uvloop listens on one, and a terminator that leaves connections to the others has none meanwhile.
     """
-    return Counter(re.sub(r"\[\d+\]", "", link) for link in links(pid) if link not in {"/", "/dev/null"})
+    found = set(links(pid)) if once else links(pid)
+    return Counter(re.sub(r"\[\d+\]", "", link) for link in found if link not in {"/", "/dev/null"})
