@@ -196,8 +196,8 @@ def links(pid: int) -> list[str]:
 def descriptors(pid: int, *, once: bool = False) -> Counter[str]:
     """The same by kind, without the numbers that differ from process to process.
 
-    libuv keeps one in reserve for EMFILE: /dev/null at first, and / once it has been needed. ``once``: duplicates do not
-    count. uvloop listens on one, and a terminator that leaves connections to the others has none meanwhile.
+    libuv keeps one in reserve for EMFILE: /dev/null at first, and / once it has been needed. ``once``: duplicates do
+    not count. uvloop listens on one, and a terminator that leaves connections to the others has none meanwhile.
     """
     found = set(links(pid)) if once else links(pid)
     return Counter(re.sub(r"\[\d+\]", "", link) for link in found if link not in {"/", "/dev/null"})
