@@ -9,6 +9,7 @@ import hashlib
 import os
 import random
 import time
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 HOG = []
@@ -74,7 +75,8 @@ async def upload(query, receive, send):
 
 
 async def block(query, receive, send):
-    """The mistake that a watchdog is for."""
+    """The mistake that a watchdog is for; the file says that nothing else happens here from now on."""
+    Path(f"blocked-{os.getpid()}").touch()
     time.sleep(float(query["seconds"]))
     await answer(send, b"unblocked")
 

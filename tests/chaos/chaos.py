@@ -33,6 +33,9 @@ MIB = 1024 * 1024
 #: What a master's resident memory may grow by: pages that are touched for the first time, and its log's buffers.
 GROWTH_LIMIT = 8 * MIB
 
+#: Of what was lost: one cause takes many.
+MOST_SHOWN = 5
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -67,8 +70,9 @@ class Report:
 
     def problems(self) -> list[str]:
         """All that is not as it must be."""
-        lost = len(self.ledger.lost())
-        return [*self.failed, *([f"{lost} lost that must not be"] if lost else []), *self.leaks()]
+        lost = self.ledger.lost()
+        shown = [f"{self.ledger.during(loss)}: {loss}" for loss in lost[:MOST_SHOWN]]
+        return [*self.failed, *([f"{len(lost)} lost that must not be", *shown] if lost else []), *self.leaks()]
 
     def leaks(self) -> list[str]:
         before, after, found = self.before, self.after, []

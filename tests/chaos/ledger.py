@@ -122,6 +122,10 @@ class Ledger:
         """What must not have been."""
         return [loss for loss in self.losses if self._verdict(loss) == "lost"]
 
+    def during(self, loss: Loss) -> str:
+        """The operation that a loss belongs to."""
+        return next((row.name for row in reversed(self.operations) if row.began <= loss.at), "at first")
+
     def _verdict(self, loss: Loss) -> str:
         if any(excuse(loss) for excuse in self._excuses):
             return "excused"
