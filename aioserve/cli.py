@@ -11,10 +11,11 @@ import io
 import os
 import platform
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 from click.shell_completion import CompletionItem, shell_complete
@@ -26,10 +27,13 @@ from aioserve.config.values import nearest
 from aioserve.errors import BootError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 
     from aioserve.config.files import Read
     from aioserve.config.tree import Config
+
+#: The exit status of a command whose output nobody reads.
+UNREAD: Final = 1
 
 _INTRODUCTION = (
     "Serve APP, an ASGI application named as module:attribute, over HTTP/1.1.\n\n"
@@ -352,12 +356,24 @@ def complete(command: click.Command) -> None:
         sys.exit(shell_complete(command, {}, "aioserve", "_AIOSERVE_COMPLETE", instruction))
 
 
+@contextmanager
+def printing() -> Iterator[None]:
+    """Print within this what a command is for: where nobody reads it (``| head`` has had enough), the process ends."""
+    try:
+        yield
+    except BrokenPipeError:
+        # What is still buffered has no place to go, and Python would say so at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(UNREAD)
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the server's command line and exit with its status."""
-    complete(make_command())
     environ, directory = dict(os.environ), Path.cwd()
     try:
-        call = parse(sys.argv[1:] if argv is None else argv)
+        with printing():
+            complete(make_command())
+            call = parse(sys.argv[1:] if argv is None else argv)
         loaded = configure(call, os.environ, lambda path: Path(path).read_bytes())
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
@@ -365,7 +381,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         click.echo(report(error), err=True)
         sys.exit(2)
     if call.print_config:
-        click.echo(render.printed(loaded), nl=False)
+        with printing():
+            click.echo(render.printed(loaded), nl=False)
         sys.exit(0)
     for note in loaded.notes:
         click.echo(f"aioserve: note: {note}", err=True)
@@ -411,5 +428,6 @@ def _act(call: Invocation, config: Config, environ: Mapping[str, str], directory
     except BootError as error:
         click.echo(f"aioserve: {error}\n{error.detail}".rstrip(), err=True)
         return 3
-    click.echo("configuration OK")
+    with printing():
+        click.echo("configuration OK")
     return 0

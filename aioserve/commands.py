@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 #: The exit status of a command that was interrupted.
 INTERRUPTED: Final = 130
-#: That of one whose output nobody reads.
-UNREAD: Final = 1
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -32,14 +30,12 @@ def _tune(words: Sequence[str]) -> NoReturn:
     try:
         from aioserve import cli, cli_tune
 
-        cli.complete(cli_tune.make_tune_command())
-        sys.exit(cli_tune.main(words))
+        with cli.printing():
+            cli.complete(cli_tune.make_tune_command())
+            sys.exit(cli_tune.main(words))
     except KeyboardInterrupt:  # before anything was started; later it is a signal that is waited for
         sys.stderr.write("aioserve tune: interrupted\n")
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # ... | head: whoever reads has had enough; what is still buffered has no place to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(UNREAD)
 
 
 def _asked_to_complete() -> str:

@@ -20,12 +20,13 @@ def environment():
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
-def ended(directory, *argv):
+def ended(directory, *argv, stdout=subprocess.PIPE):
     return subprocess.run(
         [sys.executable, "-m", "aioserve", *argv],
         cwd=directory,
         env=environment(),
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=30,
         check=False,
@@ -98,3 +99,17 @@ def test_a_file_of_variables_reaches_the_application(tmp_path):
     result = ended(tmp_path, "--env-file", "my.env", "--check-config")
 
     assert (result.returncode, result.stdout) == (0, "configuration OK\n")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["--version"], ["--print-config"], ["--check-config", "aioserve.example:app"], ["tune", "--help"]],
+    ids=" ".join,
+)
+def test_output_that_nobody_reads_is_no_crash(tmp_path, argv):
+    unread, out = os.pipe()
+    os.close(unread)
+    with open(out, "wb") as pipe:
+        result = ended(tmp_path, *argv, stdout=pipe)
+
+    assert (result.returncode, result.stderr) == (1, "")

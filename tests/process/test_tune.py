@@ -177,22 +177,6 @@ def test_files_that_cannot_be_written_are_named_after_the_report(tmp_path):
     assert "/dev/full: No space left on device" in done.stderr
 
 
-def test_output_that_nobody_reads_is_no_crash(tmp_path):
-    unread, out = os.pipe()
-    os.close(unread)
-    done = subprocess.run(
-        [sys.executable, "-m", "aioserve", "tune", "--help"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=out,
-        stderr=subprocess.PIPE,
-        timeout=60,
-        check=False,
-    )
-    os.close(out)
-    assert (done.returncode, done.stderr) == (1, b"")
-
-
 MOMENTS = {
     # What is there when the signal comes: a server that starts, its workers, a client at work.
     "at its start": (lambda run: descendants(run.pid), signal.SIGINT),
