@@ -22,12 +22,13 @@ from aioserve.observe.log import reopen
 from aioserve.observe.scoreboard import Phase
 from aioserve.terminator.relay import Relay, Relays
 from aioserve.tls.sets import Show
+from aioserve.worker.admission import spare_descriptors
 from aioserve.worker.drain import CANCEL_SECONDS, announce
 from aioserve.worker.handshakes import Handshake
 from aioserve.worker.loops import new_loop
 from aioserve.worker.preamble import Introduction
 from aioserve.worker.renewal import publish, show
-from aioserve.worker.server import Server, spare_descriptors
+from aioserve.worker.server import Server
 from aioserve.worker.serving import Stop
 from aioserve.worker.settings import Settings
 from aioserve.worker.stacks import Stacks
@@ -85,8 +86,8 @@ async def _terminate(
     settings = Settings.of(config)
     server = Server(settings, enter=_nobody, access=None, row=row)
     # Each connection is two descriptors here. What workers may have open is for them to say.
-    server.connection_limit = max(spare_descriptors() // 2, 1)
-    server.credentials, server.balance = credentials, balance
+    server.admission.limit = max(spare_descriptors() // 2, 1)
+    server.credentials, server.admission.balance = credentials, balance
     relays = Relays(server, front.workers)
     server.follow = relays.follow
     _listen(loop, stop, server, reporter, row)

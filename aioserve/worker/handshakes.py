@@ -81,7 +81,7 @@ class Handshakes:
         self.by_kernel: int = 0
         self._open: OrderedDict[UnderWay, None] = OrderedDict()
         # With fewer places for connections than that, half of them remain for those who are through.
-        self._limit: int = min(server.settings.limit_handshakes or 1 << 30, max(server.connection_limit // 2, 1))
+        self._limit: int = min(server.settings.limit_handshakes or 1 << 30, max(server.admission.limit // 2, 1))
         self._queue: deque[UnderWay] = deque()
         # How much of this turn has been spent, and whether the next one has been announced.
         self._spent: float = 0.0
@@ -108,7 +108,7 @@ class Handshakes:
 
     def _beat(self, now: float, late: float) -> None:  # noqa: ARG002  # as the server calls it
         """With every place taken nobody new can come, for whom the oldest would be given up."""
-        if self.server.connections >= self.server.connection_limit:
+        if self.server.connections >= self.server.admission.limit:
             self._keep_limit(now)
 
     def _keep_limit(self, now: float) -> None:

@@ -175,7 +175,7 @@ def run_worker(
     ending: list[asyncio.Task[None]] = []
 
     def on_server(server: Server) -> None:
-        server.stealing, server.has_left, server.balance = stealing, has_left, balance
+        server.stealing, server.has_left, server.admission.balance = stealing, has_left, balance
 
     try:
         watch_for_faults()

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import logging
 import math
-import resource
 import socket
 import sys
 import time
@@ -51,13 +49,14 @@ from aioserve.observe.scoreboard import (
 )
 from aioserve.offloading.api import bind, offload, unbind
 from aioserve.offloading.bound import REQUEST, Place
+from aioserve.worker.admission import Admission, spare_descriptors
 from aioserve.worker.connection import Connection
 from aioserve.worker.deadlines import Deadlines
-from aioserve.worker.evenness import EVEN_SECONDS, PoliteDoor
 from aioserve.worker.gate import Gate, nobody
 from aioserve.worker.lag import LagMeter
 from aioserve.worker.parts import find_parser
-from aioserve.worker.waits import Wait, limits_of
+from aioserve.worker.speakers import protocol_of
+from aioserve.worker.waits import Wait, limits_of, resolution_of, ws_beat_of
 from aioserve.worker.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -68,7 +67,6 @@ if TYPE_CHECKING:
     from aioserve.observe.access import Exchange, Session
     from aioserve.tls.credentials import Credentials
     from aioserve.types import Address, Message, Scope
-    from aioserve.worker.evenness import Balance
     from aioserve.worker.gate import HandOn
     from aioserve.worker.handshakes import Handshakes
     from aioserve.worker.mount import Mount
@@ -78,13 +76,6 @@ if TYPE_CHECKING:
     from aioserve.worker.stealing import Stealing
 
 log = logging.getLogger("aioserve")
-
-#: Descriptors that a worker keeps free for files, databases and its own pipes. Beyond the limit the kernel's queue is
-#: where connections wait; without it libuv accepts and drops them when descriptors run out (EMFILE).
-RESERVED_DESCRIPTORS: Final = 128
-
-#: With fewer free descriptors than this nothing is accepted: what may come between two beats.
-ROOM: Final = 64
 
 #: The extensions of ASGI that are served, and one of our own: the last http.request of a chunked body with trailers
 #: carries them as "trailers", a list of pairs as in "headers". http.response.debug, which is not meant for production,
@@ -100,10 +91,6 @@ EAGER: Final = sys.version_info >= (3, 12)
 
 # The annotations of asyncio.Task know eager_start only from Python 3.12 on.
 Task: Final[Any] = asyncio.Task
-
-#: A WebSocket is looked at so many times within the shortest of its limits, and at least this often, in seconds.
-LOOKS: Final = 4
-LONGEST_BEAT: Final = 5.0
 
 
 class AccessRecorder(Protocol):
@@ -166,7 +153,7 @@ class Server:
             self.extensions["http.response.debug"] = {}
         self.waits: list[float] = limits_of(settings)
         self.longest_wait: float = settings.keep_alive_timeout
-        self.deadlines: Deadlines = Deadlines(_resolution(settings), self.loop.time())
+        self.deadlines: Deadlines = Deadlines(resolution_of(settings), self.loop.time())
         self.draining: bool = False
         self.requests: int = 0
         self.requests_total: int = 0
@@ -178,11 +165,11 @@ class Server:
         self.messages_received: int = 0
         self.messages_sent: int = 0
         #: How often a WebSocket is looked at, in seconds.
-        self.ws_beat: float = _ws_beat(settings)
+        self.ws_beat: float = ws_beat_of(settings)
         self.connections: int = 0
         self.connections_total: int = 0
         self.request_limit: float = settings.limit_concurrency or math.inf
-        self.connection_limit: int = settings.limit_connections or spare_descriptors()
+        self.admission: Admission = Admission(self.loop, settings.limit_connections or spare_descriptors())
         #: Servers of other loops of this process, which have the limits in common with this one.
         self._siblings: tuple[Server, ...] = ()
         self._proxies: TrustedProxies = TrustedProxies(settings.trusted, host=settings.forwarded_host)
@@ -210,13 +197,7 @@ class Server:
         self._beat_due: float = 0.0
         #: Set once the gate is closed and nothing is left: no connection, no application that runs on.
         self.quiet: asyncio.Event = asyncio.Event()
-        #: Looks at how many connections siblings at the same listeners have; set before ``start``.
-        self.balance: Balance | None = None
-        self._polite: bool = False
-        self._even_until: int = 1 << 60  # with more connections than this, siblings may have clearly fewer
         self._rejected_said: int = 0
-        self._has_room: bool = True
-        self._room: int = room()
         self._lag: LagMeter = LagMeter(self.loop.time())
         #: Called at every beat with the loop's time and by how much the beat was late.
         self.at_beats: list[Callable[[float, float], None]] = []
@@ -229,13 +210,7 @@ class Server:
         cells = self._cells
         cells[CONNECTIONS] = self.connections
         cells[CONNECTIONS_TOTAL] = self.connections_total
-        if self.connections > self._even_until:
-            self._look_at_balance()
-        if self.connections >= self.connection_limit and self._gate is not None and self._gate.accepting:
-            log.warning(
-                "%d connections are open, the limit: accepting pauses until one of them closes", self.connections
-            )
-            self._gate.pause()
+        self.admission.opened(self.connections)
 
     def connection_closed(self) -> None:
         self.connections -= 1
@@ -243,7 +218,7 @@ class Server:
         if self.draining:
             self._look_for_quiet()
         else:
-            self._resume_accepting()
+            self.admission.closed(self.connections)
 
     def is_full(self) -> bool:
         """Whether no further request may begin; asked when this loop alone has reached ``request_limit``.
@@ -315,7 +290,7 @@ class Server:
     def take_part(self, siblings: Sequence[Server]) -> None:
         """One of several loops: the limit on requests is that of all, and others see to that on connections."""
         self._siblings = tuple(sibling for sibling in siblings if sibling is not self)
-        self.connection_limit = 1 << 30
+        self.admission.limit = 1 << 30
         if self.settings.limit_concurrency:
             self.request_limit = 0
 
@@ -338,8 +313,8 @@ class Server:
         bind(self)
         self._beat_due = self.loop.time()
         self._tick()
-        self._cells[CONNECTIONS_LIMIT] = self.connection_limit
-        connect = _protocol(self)
+        self._cells[CONNECTIONS_LIMIT] = self.admission.limit
+        connect = protocol_of(self)
         if self.handshakes is not None and self.settings.ktls:
             from aioserve.worker.secure_socket import SocketTls
 
@@ -354,6 +329,7 @@ class Server:
             attach=self.attach,
         )
         self._gate.stealing = self.stealing
+        self.admission.begin(self._gate)
         await self._gate.open()
         self._cells[PHASE] = Phase.READY
 
@@ -416,43 +392,8 @@ class Server:
         unbind(self)
         self._publish()
 
-    def _resume_accepting(self) -> None:
-        gate = self._gate
-        if gate is not None and not gate.accepting and self._has_room and self.connections < self.connection_limit:
-            gate.resume()
-
-    def _look_for_room(self, gate: Gate) -> None:
-        """Pause while descriptors are short, whoever has them: beyond the limit libuv drops connections that wait."""
-        had_room, self._has_room = self._has_room, gate.has_room(self._room)
-        if had_room and not self._has_room:
-            log.warning("fewer than %d descriptors are free: accepting pauses until there are more", self._room)
-            gate.pause()
-        self._resume_accepting()
-
-    def _look_at_balance(self) -> None:
-        """Stand back at the listeners from now on, if others have fewer connections."""
-        balance, gate = self.balance, self._gate
-        assert balance is not None
-        assert gate is not None
-        self._even_until = balance.most
-        if self.connections > self._even_until and gate.use(
-            lambda listener: PoliteDoor(self.loop, listener, gate.adopt, balance)
-        ):
-            self._polite = True
-            self._even_until = 1 << 60
-
-    def _look_at_siblings(self, balance: Balance, gate: Gate, now: float) -> None:
-        """Once in a while: whoever has lost connections may have fewer than it had."""
-        balance.look(now)
-        if not self._polite:
-            self._even_until = balance.most
-        elif (balance.brief or now - balance.stood_back_at >= EVEN_SECONDS) and gate.accepting:
-            self._polite = False
-            gate.pause()
-            gate.resume()
-
     def _places(self) -> int:
-        return self.connection_limit - self.connections
+        return self.admission.limit - self.connections
 
     def _say_accepting(self, accepting: bool) -> None:
         self._cells[ACCEPTING] = accepting
@@ -494,10 +435,8 @@ class Server:
         if self.deadlines.advance(now):
             self.loop.call_soon(self._look_on)
         if self._gate is not None:
-            self._look_for_room(self._gate)
+            self.admission.look(self.connections, now)
             cells[QUEUE] = self._gate.waiting()
-            if self.balance is not None:
-                self._look_at_siblings(self.balance, self._gate, now)
         for act in self.at_beats:
             act(now, late)
         self._beat_due = now + self.deadlines.resolution
@@ -522,77 +461,3 @@ class Server:
             cells[HANDSHAKES_RESUMED] = handshakes.resumed
             cells[HANDSHAKES_FAILED] = handshakes.failed
             cells[KTLS_TOTAL] = handshakes.by_kernel
-
-
-def _protocol(server: Server) -> Callable[[Listener], asyncio.Protocol]:
-    """What makes the protocol of a new connection."""
-    if server.credentials is not None:
-        from aioserve.worker.handshakes import Handshakes
-        from aioserve.worker.redirect import answer_plain
-
-        server.handshakes = Handshakes(server, server.follow)
-        server.plain_on_tls = functools.partial(answer_plain, server)
-    if server.terminators:
-        from aioserve.worker.trusted import Trusted
-
-        trusted, strange = Trusted(server, server.terminators), _strangers(server)
-        server.at_beats.append(trusted.beat)
-        return lambda listener: trusted.connect(listener) if listener.private else strange(listener)
-    return _strangers(server)
-
-
-def _strangers(server: Server) -> Callable[[Listener], asyncio.Protocol]:
-    """The same where clients connect themselves, or proxies that are not this server's."""
-    if server.settings.proxy_protocol != "off":
-        from aioserve.worker.preamble import Reception
-
-        return Reception(server).connect
-    if server.handshakes is None and not server.settings.redirects:
-        return functools.partial(Connection, server)
-    from aioserve.worker.speakers import speaker
-
-    return functools.partial(speaker, server)
-
-
-def _resolution(settings: Settings) -> float:
-    """Seconds between ticks: a fifth of the shortest time limit, so that each is kept to within 20 %."""
-    shortest = min(
-        settings.header_timeout,
-        settings.body_timeout,
-        settings.write_timeout,
-        settings.keep_alive_timeout,
-        settings.handshake_timeout,
-        2.5,
-    )
-    return max(min(shortest, *_ws_limits(settings)) / 5, 0.02)
-
-
-def _ws_beat(settings: Settings) -> float:
-    """Seconds between two looks at a WebSocket: each limit is kept to within a quarter."""
-    return min(min(_ws_limits(settings)) / LOOKS, LONGEST_BEAT)
-
-
-def _ws_limits(settings: Settings) -> list[float]:
-    """The time limits of a WebSocket that are on."""
-    limits = (
-        settings.ws_ping_interval,
-        settings.ws_ping_timeout,
-        settings.ws_idle_timeout,
-        settings.ws_handshake_timeout,
-        settings.body_timeout,
-        settings.write_timeout,
-    )
-    return [limit for limit in limits if limit]
-
-
-def room() -> int:
-    """How many descriptors have to be free: ``ROOM``, less where there are few at all."""
-    return min(ROOM, spare_descriptors() // 4)
-
-
-def spare_descriptors() -> int:
-    """How many connections this process may have open, by its limit on descriptors."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return 1 << 30
-    return max(soft - RESERVED_DESCRIPTORS, soft // 2)

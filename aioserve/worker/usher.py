@@ -29,8 +29,8 @@ from aioserve.observe.scoreboard import (
     QUEUE,
     RETAKEN_TOTAL,
 )
+from aioserve.worker.admission import room, spare_descriptors
 from aioserve.worker.gate import Gate
-from aioserve.worker.server import room, spare_descriptors
 
 if TYPE_CHECKING:
     import asyncio

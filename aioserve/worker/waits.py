@@ -22,6 +22,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from aioserve.worker.settings import Settings
 
+#: A WebSocket is looked at so many times within the shortest of its limits, and at least this often, in seconds.
+LOOKS: Final = 4
+LONGEST_BEAT: Final = 5.0
+
 #: How long a client has to read its last answer and to close, in seconds (RFC 9112 9.6: a server that closes at once
 #: may have its last response destroyed by a reset).
 LINGER_SECONDS: Final = 2.0
@@ -48,3 +52,34 @@ def limits_of(settings: Settings) -> list[float]:
     limits[Wait.LINGER] = LINGER_SECONDS
     limits[Wait.CLOSING] = settings.write_timeout
     return limits
+
+
+def resolution_of(settings: Settings) -> float:
+    """Seconds between two looks at who waits: a fifth of the shortest limit, so that each is kept to within 20 %."""
+    shortest = min(
+        settings.header_timeout,
+        settings.body_timeout,
+        settings.write_timeout,
+        settings.keep_alive_timeout,
+        settings.handshake_timeout,
+        2.5,
+    )
+    return max(min(shortest, *_ws_limits(settings)) / 5, 0.02)
+
+
+def ws_beat_of(settings: Settings) -> float:
+    """Seconds between two looks at a WebSocket: each limit is kept to within a quarter."""
+    return min(min(_ws_limits(settings)) / LOOKS, LONGEST_BEAT)
+
+
+def _ws_limits(settings: Settings) -> list[float]:
+    """The time limits of a WebSocket that are on."""
+    limits = (
+        settings.ws_ping_interval,
+        settings.ws_ping_timeout,
+        settings.ws_idle_timeout,
+        settings.ws_handshake_timeout,
+        settings.body_timeout,
+        settings.write_timeout,
+    )
+    return [limit for limit in limits if limit]

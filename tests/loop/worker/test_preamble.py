@@ -12,7 +12,7 @@ from aioserve.http.proxy_tlvs import ClientTls, Facts
 from aioserve.worker.connection import Connection
 from aioserve.worker.drain import drain
 from aioserve.worker.preamble import Introduction, Reception, extensions, tls_extension
-from aioserve.worker.server import _protocol
+from aioserve.worker.speakers import protocol_of
 from tests.fakes import FakeTransport
 from tests.loop.worker.conftest import settle
 
@@ -413,4 +413,4 @@ async def test_the_end_of_the_grace_time_ends_what_waits_for_a_header(house):
 async def test_without_the_proxy_protocol_connections_are_ordinary(house):
     for mode, kind in (("off", Connection), ("auto", Introduction)):
         one = house(proxy_protocol=mode)
-        assert type(_protocol(one.server)(one.listener)) is kind
+        assert type(protocol_of(one.server)(one.listener)) is kind

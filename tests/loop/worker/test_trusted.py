@@ -16,7 +16,7 @@ import pytest
 from aioserve.accept.base import Listener
 from aioserve.http.introduction import Introduced, write
 from aioserve.observe.scoreboard import ACCEPTING, HEARTBEAT_NS, PHASE, PID, Phase, Scoreboard
-from aioserve.worker.server import _protocol
+from aioserve.worker.speakers import protocol_of
 from aioserve.worker.trusted import DEAD_SECONDS, LOOK_SECONDS, SAME_TIME_SECONDS, all_passed_on
 from tests.loop.worker.conftest import settle
 from tests.tls import Authority
@@ -48,7 +48,7 @@ class House:
         self.row.cells[ACCEPTING] = 1
         server.terminators = (self.row.cells, self.row.beside)
         self.listener = Listener(sock=None, address="private", server=None, private=True)
-        self.connect = _protocol(server)
+        self.connect = protocol_of(server)
         self.listening = socket.socket(socket.AF_UNIX)
         self.listening.bind("")
         self.listening.listen()
