@@ -22,6 +22,8 @@ SCRIPTS = Path(sys.executable).parent
     ],
     ids=["format", "lint", "types", "imports"],
 )
+# The tools are told for which versions the tree is meant; which one runs them makes no difference.
+@pytest.mark.once
 # mypy without a cache reads the whole standard library.
 @pytest.mark.timeout(300)
 def test_the_tree_passes(command):

@@ -195,6 +195,7 @@ def test_time_is_given_per_operation():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason="needs wrk and taskset")
 def test_a_server_is_started_visited_and_ended(tmp_path):
     with Running(PEERS["aioserve"], min(os.sched_getaffinity(0)), tmp_path) as server:

@@ -41,6 +41,7 @@ def test_seeds_are_kept_as_text(data):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 # Instrumented code is several times slower, and atheris instruments it anew in each process.
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(not HAS_WHEELS, reason="there are no wheels of atheris for this interpreter or machine")

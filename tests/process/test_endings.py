@@ -141,6 +141,7 @@ def test_client_that_sends_a_long_body_to_its_end_still_reads_its_early_answer(c
     assert client.rest() == b""
 
 
+@pytest.mark.once
 def test_slow_reader_of_an_early_answer_gets_all_of_it_although_it_sent_too_much(client):
     narrow(client)
     client.send(POST % (b"/early?60", TOO_MUCH))
@@ -324,6 +325,7 @@ def test_half_close_within_an_unwanted_body_closes(client):
 # Clients that do not read, or hardly.
 
 
+@pytest.mark.once
 def test_client_that_stops_reading_is_reset_and_costs_little(served, client):
     [worker] = served.workers()
     before = memory(worker, "VmRSS")
@@ -340,6 +342,7 @@ def test_client_that_stops_reading_is_reset_and_costs_little(served, client):
             pass
 
 
+@pytest.mark.once
 def test_slow_and_steady_reader_is_not_cut(served, client):
     narrow(client)
     client.send(GET % b"/stream")

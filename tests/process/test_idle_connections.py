@@ -42,6 +42,7 @@ def count() -> Iterator[int]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.once
 def test_ten_thousand_idle_connections_cost_little_and_are_closed_in_time(count):
     if count < WANTED:
         with warnings.catch_warnings():

@@ -122,6 +122,7 @@ def test_servers_and_workloads_are_chosen_by_name():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.skipif(any(shutil.which(tool) is None for tool in TOOLS), reason=f"needs {', '.join(TOOLS)}")
 def test_a_server_is_visited(tmp_path):
     peer = peers(*self_signed("localhost", "127.0.0.1").write(tmp_path))["aioserve"]

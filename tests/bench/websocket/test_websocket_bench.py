@@ -131,6 +131,7 @@ def test_servers_and_workloads_are_chosen_by_name():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")
 @pytest.mark.parametrize("name", ["aioserve", "floor"])
 def test_a_server_is_visited(name, tmp_path):
@@ -144,6 +145,7 @@ def test_a_server_is_visited(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset")
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_a_crowd_is_open_until_it_is_closed(crowd, tmp_path):
