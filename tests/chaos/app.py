@@ -75,8 +75,9 @@ async def upload(query, receive, send):
 
 
 async def block(query, receive, send):
-    """The mistake that a watchdog is for; the file says that nothing else happens here from now on."""
-    Path(f"blocked-{os.getpid()}").touch()
+    """The mistake that a watchdog is for; the file ``sign`` says that nothing else happens here from now on."""
+    if "sign" in query:
+        Path(query["sign"]).touch()
     time.sleep(float(query["seconds"]))
     await answer(send, b"unblocked")
 

@@ -75,9 +75,11 @@ class Growing:
         with _elsewhere(scene, self.pid) as client:
             pid = _who(client)
             mark = server.mark()
-            client.request("/block?seconds=60")
+            sign = server.folder / "blocked"
+            sign.unlink(missing_ok=True)
+            client.request(f"/block?seconds=60&sign={sign}")
             # Long before it is killed: what this process has must be looked up while it has it.
-            wait_until((server.folder / f"blocked-{pid}").exists, f"{pid} has blocked")
+            wait_until(sign.exists, f"{pid} has blocked")
             _lost(scene, row, server.victim(pid), mark, "because it was stuck")
         log = server.log()[mark:]
         told = re.search(r"GET '/block' of .*RUNNING at .*service\.py:(\d+) block\(\)", log)
