@@ -11,57 +11,31 @@ of them alike; ratios are taken within a round. Idle connections are weighed aft
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import json
 import os
-import shutil
-import signal
-import sys
 import tempfile
-from pathlib import Path
 
-from tests.bench import idle, machine, report
-from tests.bench.servers import DEFAULT, PEERS, Running, ServerError, installed
+from tests.bench import harness, idle, machine, report
+from tests.bench.harness import Visits, names
+from tests.bench.servers import DEFAULT, PEERS
 from tests.bench.visit import visit
 from tests.bench.workloads import IDLE, WORKLOADS, answers
 
 TOOLS = ("wrk", "taskset")
 
 
-def main(argv=None):
-    options = parse(argv)
-    if options.render:
-        print(report.render(json.loads(options.render.read_text())))
-        return
-    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if absent:
-        sys.exit(f"not installed: {', '.join(absent)}")
-    # Whoever ends the harness ends what it has started.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
-    results = run(options)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(report.details(results))
-
-
-def parse(argv):
-    cores = sorted(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.partition("\n")[0])
+def parse(argv=None):
+    workloads = [*WORKLOADS, IDLE]
+    parser = harness.command_line("tests.bench", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each visit")
     parser.add_argument("--servers", type=names(PEERS), default=DEFAULT, metavar="A,B", help=", ".join(PEERS))
-    workloads = [*WORKLOADS, IDLE]
     parser.add_argument(
         "--workloads", type=names(workloads), default=workloads, metavar="X,Y", help=", ".join(workloads)
     )
     parser.add_argument("--base", choices=PEERS, default="uvicorn", help="the server that the others are compared with")
-    parser.add_argument("--server-core", type=int, default=cores[0])
-    parser.add_argument("--client-core", type=int, default=cores[-1])
+    harness.add_cores(parser)
     parser.add_argument("--idle-connections", type=int, default=5000)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
-    parser.add_argument("--render", type=Path, metavar="FILE", help="measure nothing: print the table of these results")
+    harness.add_files(parser)
     return parser.parse_args(argv)
 
 
@@ -69,113 +43,26 @@ def run(options):
     """Measure everything that is asked for. The servers have ended when this returns or raises."""
     os.sched_setaffinity(0, {options.client_core})
     idle.raise_descriptor_limit(options.idle_connections)
-    peers, missing = installed(options.servers)
-    if missing:
-        say(f"not installed: {', '.join(missing)}")
-    failed = {}
+    workloads = [name for name in options.workloads if name != IDLE]
+
+    def visited(server, name):
+        return visit(server, WORKLOADS[name], options.seconds)
+
     with tempfile.TemporaryDirectory() as directory:
-        workloads = [name for name in options.workloads if name != IDLE]
-        visits = visit_all(options, peers, workloads, directory, failed) if workloads else []
+        visits = Visits(options, PEERS, directory, answers, tell)
+        if workloads:
+            with visits.running(lambda server: visit(server, WORKLOADS["hello"], 1)) as servers:
+                for number in range(options.rounds):
+                    visits.visit_all(number, servers, workloads, visited)
         if IDLE in options.workloads:
-            visits += weigh_all(options, peers, directory, failed)
-    return {
-        **machine.describe(peers),
-        "settings": {
-            "rounds": options.rounds,
-            "seconds": options.seconds,
-            "servers": [peer.name for peer in peers],
-            "workloads": options.workloads,
-            "base": options.base,
-            "cores": [options.server_core, options.client_core],
-            "idle_connections": options.idle_connections,
-            "commands": {peer.name: peer.options("PORT") for peer in peers},
-            "loops": {peer.name: peer.loop for peer in peers},
-        },
-        "missing": missing,
-        "failed": failed,
-        "visits": visits,
-    }
-
-
-def visit_all(options, peers, workloads, directory, failed):
-    records = []
-    with contextlib.ExitStack() as stack:
-        servers = []
-        for peer in peers:
-            server = stack.enter_context(Running(peer, options.server_core, directory))
-            if booted(server, failed):
-                server.pause()
-                servers.append(server)
-        # What happens once per process, such as growing memory, happens before the first round.
-        for server in servers:
-            visit(server, WORKLOADS["hello"], 1)
-        for number in range(options.rounds):
-            for name in workloads:
-                for server in rotated(servers, number):
-                    record = visit(server, WORKLOADS[name], options.seconds)
-                    records.append({"round": number, "workload": name, "server": server.peer.name, **record})
-                    tell(records[-1])
-    return records
-
-
-def weigh_all(options, peers, directory, failed):
-    records = []
-    for number in range(options.rounds):
-        for peer in rotated(peers, number):
-            with Running(peer, options.server_core, directory) as server:
-                if booted(server, failed):
-                    record = idle.weigh(server, options.idle_connections)
-                    records.append({"round": number, "workload": IDLE, "server": peer.name, **record})
-                    tell(records[-1])
-    return records
-
-
-def booted(server, failed):
-    try:
-        server.await_boot(answers)
-    except ServerError as error:
-        failed[server.peer.name] = str(error)
-        say(f"left out: {error}")
-        return False
-    return True
-
-
-def rotated(servers, number):
-    """The order of this round: everybody is first in turn."""
-    start = number % len(servers) if servers else 0
-    return servers[start:] + servers[:start]
+            for number in range(options.rounds):
+                visits.weigh_all(number, visits.peers, {IDLE: idle.Crowd})
+    return visits.results(machine.describe(visits.peers), idle_connections=options.idle_connections)
 
 
 def tell(record):
-    numbers = ", ".join(
-        f"{record[key]:,.1f} {unit}"
-        for key, unit in (
-            ("requests_per_second", "requests/s"),
-            ("cpu_us_per_request", "us"),
-            ("kib_per_connection", "KiB per connection"),
-        )
-        if key in record
-    )
-    problems = f"  !! {'; '.join(record['problems'])}" if record["problems"] else ""
-    say(f"{record['round'] + 1}  {record['workload']:9} {record['server']:10} {numbers}{problems}")
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def names(known):
-    """The type of an argument that is a list of these names."""
-
-    def chosen_of(text):
-        chosen = text.split(",")
-        for name in chosen:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return chosen
-
-    return chosen_of
+    harness.tell(record, harness.numbers(record, "requests"), 10)
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(parse(), TOOLS, run, report)

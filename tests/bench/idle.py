@@ -34,12 +34,11 @@ def raise_descriptor_limit(connections):
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def weigh(server, connections, assemble=None):
+def weigh(server, connections, assemble):
     """KiB per idle connection of a server that was just started and runs alone, as a record like a visit's.
 
     ``assemble(port, size)`` opens the connections: a ``Crowd``, or one of another kind.
     """
-    assemble = assemble or Crowd
     try:
         with contextlib.closing(assemble(server.port, WARM_UP)):
             pass

@@ -48,14 +48,13 @@ def summarize(results):
 def render(results):
     """The Markdown table for the README: throughput against the base and CPU time, memory in the last two columns."""
     cells = summarize(results)
-    settings, servers = results["settings"], _servers(results)
+    settings, servers = results["settings"], results["settings"]["servers"]
     workloads = [name for name in WORKLOADS if any((name, server) in cells for server in servers)]
     idle = any((IDLE, server) in cells for server in servers)
     header = ["", *(WORKLOADS[name].title for name in workloads), *(["at rest", "idle connection"] if idle else [])]
     rows = []
     for server in servers:
-        row = [f"{server} {results['versions'][server]}"]
-        row += [cell_text(cells.get((name, server)), speed) for name in workloads]
+        row = [named(results, server), *(cell_text(cells.get((name, server)), speed) for name in workloads)]
         if idle:
             weight = cells.get((IDLE, server))
             row += [cell_text(weight, lambda c: f"{c['pss_before_kib'] / 1024:.0f} MiB")]
@@ -71,54 +70,69 @@ def render(results):
 def details(results):
     """A table per workload with everything that was measured."""
     cells = summarize(results)
+    base = f"x {results['settings']['base']}"
+    columns = [
+        column("requests/s", "requests_per_second", "{:,.0f}"),
+        (base, lambda cell: ratio(cell) + _waited(cell) if "ratio" in cell else "-"),
+        CPU,
+        column(base, "cpu_ratio", "{:.2f}"),
+        *LATENCIES,
+        *taken("wrk"),
+    ]
     parts = [_conditions(results)]
     for name, workload in WORKLOADS.items():
-        rows = [
-            [
-                server,
-                cell_text(cell, lambda c: f"{c['requests_per_second']:,.0f}"),
-                cell_text(cell, _ratio),
-                cell_text(cell, lambda c: f"{c['cpu_us_per_request']:.1f}"),
-                cell_text(cell, lambda c: f"{c['cpu_ratio']:.2f}" if "cpu_ratio" in c else "-"),
-                cell_text(cell, lambda c: f"{c['p50_us'] / 1e3:.2f}"),
-                cell_text(cell, lambda c: f"{c['p99_us'] / 1e3:.2f}"),
-                cell_text(cell, lambda c: f"{c['pss_kib'] / 1024:.1f}"),
-                cell_text(cell, lambda c: f"{c['server_busy']:.0%} / {c['client_busy']:.0%}"),
-                cell_text(cell, lambda c: f"{c['others_on_server_core']:.0%} / {c['others_on_client_core']:.0%}"),
-            ]
-            for server in _servers(results)
-            if (cell := cells.get((name, server)))
-        ]
-        if rows:
-            base = f"x {results['settings']['base']}"
-            header = ["", "requests/s", base, "CPU us", base, "p50 ms", "p99 ms", "PSS MiB", "busy: server / wrk",
-                      "others on their cores"]  # fmt: skip
-            parts += ["", f"### {workload.title}, {workload.connections} connections", "", *markdown(header, rows)]
-    rows = [
-        [
-            server,
-            cell_text(cell, lambda c: f"{c['kib_per_connection']:.2f}"),
-            cell_text(cell, lambda c: f"{c['pss_before_kib'] / 1024:.1f}"),
-            cell_text(cell, lambda c: f"{c['pss_after_kib'] / 1024:.1f}"),
-        ]
-        for server in _servers(results)
-        if (cell := cells.get((IDLE, server)))
-    ]
-    if rows:
-        parts += ["", f"### {results['settings']['idle_connections']} idle connections", ""]
-        parts += markdown(["", "KiB each", "PSS MiB without", "PSS MiB with"], rows)
+        title = f"{workload.title}, {workload.connections} connections"
+        parts += section(title, columns, results, cells, name)
+    title = f"{results['settings']['idle_connections']} idle connections"
+    parts += section(title, WEIGHTS, results, cells, IDLE)
     return "\n".join([*parts, *footnotes(cells)])
 
 
+def column(title, key, form, unit=1):
+    """A column of details, title and content; a dash where a client does not tell this."""
+    return title, lambda cell: form.format(cell[key] / unit) if key in cell else "-"
+
+
+CPU = column("CPU us", "cpu_us_per_request", "{:.1f}")
+LATENCIES = [column("p50 ms", "p50_us", "{:.2f}", 1e3), column("p99 ms", "p99_us", "{:.2f}", 1e3)]
+WEIGHTS = [
+    column("KiB each", "kib_per_connection", "{:.2f}"),
+    column("PSS MiB without", "pss_before_kib", "{:.1f}", 1024),
+    column("PSS MiB with", "pss_after_kib", "{:.1f}", 1024),
+]
+
+
+def taken(client):
+    """The columns of what was taken of the machine."""
+    return [
+        column("PSS MiB", "pss_kib", "{:.1f}", 1024),
+        (f"busy: server / {client}", _both("server_busy", "client_busy")),
+        ("others on their cores", _both("others_on_server_core", "others_on_client_core")),
+    ]
+
+
+def _both(*keys):
+    return lambda cell: " / ".join(f"{cell[key]:.0%}" for key in keys)
+
+
+def section(title, columns, results, cells, workload):
+    """The table of this workload below its title; nothing if nobody was visited with it."""
+    rows = [
+        [server, *(cell_text(cell, form) for _, form in columns)]
+        for server in results["settings"]["servers"]
+        if (cell := cells.get((workload, server)))
+    ]
+    header = ["", *(above for above, _ in columns)]
+    return ["", f"### {title}", "", *markdown(header, rows)] if rows else []
+
+
 def speed(cell):
-    ratio = f"{cell['ratio']:.2f} x" if "ratio" in cell else "-"
-    return f"{ratio}{_waited(cell)} · {cell['cpu_us_per_request']:.1f} µs"
+    times = f"{cell['ratio']:.2f} x" if "ratio" in cell else "-"
+    return f"{times}{_waited(cell)} · {cell['cpu_us_per_request']:.1f} µs"
 
 
-def _ratio(cell):
-    if "ratio" not in cell:
-        return "-"
-    return f"{cell['ratio']:.2f} ({cell['ratio_low']:.2f}-{cell['ratio_high']:.2f}){_waited(cell)}"
+def ratio(cell):
+    return f"{cell['ratio']:.2f} ({cell['ratio_low']:.2f}-{cell['ratio_high']:.2f})" if "ratio" in cell else "-"
 
 
 def _waited(cell):
@@ -147,14 +161,25 @@ def footnotes(cells):
 
 
 def _conditions(results):
-    machine, versions, settings = results["machine"], results["versions"], results["settings"]
+    server_core, client_core = results["settings"]["cores"]
     return (
-        f"One worker on one core, wrk {versions['wrk']} on another; {machine['cpu']}, {machine['kernel']},"
-        f" {versions['python']}, uvloop {versions['uvloop']}, commit {results['commit'][:9]}"
-        f"{' with changes' if results['dirty'] else ''}, {results['date'][:10]}."
-        + (" **One core for both: these numbers say nothing.**" if settings["cores"][0] == settings["cores"][1] else "")
+        f"One worker on one core, wrk {results['versions']['wrk']} on another; {place(results, 'uvloop')}"
+        + (" **One core for both: these numbers say nothing.**" if server_core == client_core else "")
         + unrest(results["visits"])
     )
+
+
+def place(results, *libraries):
+    """Where this was measured, and when."""
+    machine, versions = results["machine"], results["versions"]
+    return (
+        f"{machine['cpu']}, {machine['kernel']}, {versions['python']},"
+        f" {', '.join(f'{name} {versions[name]}' for name in libraries)}, {stamp(results)}"
+    )
+
+
+def stamp(results):
+    return f"commit {results['commit'][:9]}{' with changes' if results['dirty'] else ''}, {results['date'][:10]}."
 
 
 def unrest(visits):
@@ -167,8 +192,9 @@ def unrest(visits):
     )
 
 
-def _servers(results):
-    return [name for name in results["settings"]["servers"] if name in results["versions"]]
+def named(results, server):
+    version = results["versions"].get(server)
+    return server if version is None else f"{server} {version}"
 
 
 def _reasons(visits):

@@ -203,12 +203,6 @@ def free_port():
         return sock.getsockname()[1]
 
 
-def installed(names):
-    """The peers among ``names`` that can be started, and the names of those that cannot."""
-    here = [PEERS[name] for name in names if PEERS[name].version is not None]
-    return here, [name for name in names if PEERS[name].version is None]
-
-
 def environment():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     return environment | {"PYTHONPATH": str(ROOT)}

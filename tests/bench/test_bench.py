@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from tests.bench import proc, report
-from tests.bench.__main__ import TOOLS, parse, rotated
+from tests.bench.__main__ import TOOLS, parse
+from tests.bench.harness import rotated
 from tests.bench.micro.__main__ import CASES
 from tests.bench.micro.timing import nanoseconds
 from tests.bench.servers import DEFAULT, PEERS, Running

@@ -12,18 +12,14 @@ status 1 if aioserve has lost a request while its workers were replaced.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import shutil
-import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import machine
-from tests.bench.__main__ import names, rotated, say
+from tests.bench import harness, machine
+from tests.bench.harness import names, rotated, say
 from tests.bench.idle import raise_descriptor_limit
 from tests.bench.patterns import balance, losses, rates, report, tails
 from tests.bench.patterns.quiet import exclusively, preferred, rest
@@ -35,30 +31,17 @@ from tests.bench.workloads import WORKLOADS, answers
 BOOT_SECONDS = 2.0
 
 
-def main(argv=None):
-    options = parse(argv)
-    if options.render:
-        print(report.render(json.loads(options.render.read_text())))
-        return
-    absent = [tool for tool in ("wrk", "taskset") if shutil.which(tool) is None]
-    if absent:
-        sys.exit(f"not installed: {', '.join(absent)}")
-    # Whoever ends the harness ends what it has started.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+def main():
     began = time.monotonic()
-    results = run(options)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(report.details(results))
-    print(f"\n{report.render(results)}")
-    say(f"took {(time.monotonic() - began) / 60:.1f} minutes")
-    if lost := shortfall(results):
-        sys.exit(f"LOST: {'; '.join(lost)}")
+    if results := harness.main(parse(), ("wrk", "taskset"), run, report):
+        print(f"\n{report.render(results)}")
+        say(f"took {(time.monotonic() - began) / 60:.1f} minutes")
+        if lost := shortfall(results):
+            sys.exit(f"LOST: {'; '.join(lost)}")
 
 
-def parse(argv):
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.patterns", description=__doc__.partition("\n")[0])
+def parse(argv=None):
+    parser = harness.command_line("tests.bench.patterns", __doc__)
     parser.add_argument("--only", type=names(PATTERNS), default=list(PATTERNS), metavar="A,B", help=", ".join(PATTERNS))
     parser.add_argument("--parts", type=names(PARTS), default=list(PARTS), metavar="X,Y", help=", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=3)
@@ -67,8 +50,7 @@ def parse(argv):
     parser.add_argument("--quick", action="store_true", help="one round of one second, a tenth of the replacements")
     parser.add_argument("--lock", type=Path, metavar="FILE", help="hold a lock on it while measuring, as flock(1) does")
     parser.add_argument("--nice", type=int, default=0, metavar="N", help="of servers and clients; below 0 needs root")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
-    parser.add_argument("--render", type=Path, metavar="FILE", help="measure nothing: print the table of these results")
+    harness.add_files(parser)
     options = parser.parse_args(argv)
     if options.quick:
         options.rounds, options.seconds, options.replacements = 1, 1, options.replacements // 10

@@ -13,7 +13,7 @@ from statistics import median
 from tests.bench.patterns.balance import CROWDS, spread
 from tests.bench.patterns.table import FEW, MANY
 from tests.bench.patterns.tails import BLOCK_INTERVAL, BLOCK_SECONDS, RATE
-from tests.bench.report import QUIET, cell_text, footnotes, markdown, summarize
+from tests.bench.report import QUIET, cell_text, footnotes, markdown, ratio, stamp, summarize
 
 #: What a rate is measured with, and what it is called.
 RATES = {"hello": "request", "newconn": "connection"}
@@ -60,7 +60,7 @@ def details(results):
                 table.cell(workload, pattern, form)
                 for form in (
                     lambda cell: f"{cell['requests_per_second']:,.0f}",
-                    _ratio,
+                    ratio,
                     lambda cell: f"{cell['cpu_us_per_request']:.1f}",
                     lambda cell: f"{cell['server_cores']:.2f} / {cell['client_cores']:.2f} / {cell['other_cores']:.2f}",
                 )
@@ -147,8 +147,7 @@ def caption(results):
         )
     text += (
         f" {machine['cpu']}, {machine['kernel']}, {versions['python']}{'' if settings['gil'] else ' without GIL'},"
-        f" uvloop {versions['uvloop']}, {', '.join([*peers, ''])}commit {results['commit'][:9]}"
-        f"{' with changes' if results['dirty'] else ''}, {results['date'][:10]}."
+        f" uvloop {versions['uvloop']}, {', '.join([*peers, stamp(results)])}"
     )
     return text + _unrest(results["visits"])
 
@@ -174,12 +173,8 @@ def _pair(table, pattern, size):
 
 
 def _speed(cell):
-    ratio = f"{cell['ratio']:.2f} x" if "ratio" in cell else "-"
-    return f"{ratio} · {cell['cpu_us_per_request']:.0f} µs"
-
-
-def _ratio(cell):
-    return f"{cell['ratio']:.2f} ({cell['ratio_low']:.2f}-{cell['ratio_high']:.2f})" if "ratio" in cell else "-"
+    times = f"{cell['ratio']:.2f} x" if "ratio" in cell else "-"
+    return f"{times} · {cell['cpu_us_per_request']:.0f} µs"
 
 
 def _tail(cell):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tests.bench.report import cell_text, footnotes, markdown, speed, summarize, unrest
+from tests.bench import report
 from tests.bench.websocket.crowd import CROWDS
 from tests.bench.websocket.load import WORKLOADS
 
 
 def render(results):
     """A Markdown table: messages against the base and CPU time, then memory per idle WebSocket."""
-    cells = summarize(results)
+    cells = report.summarize(results)
     settings = results["settings"]
     workloads = [name for name in WORKLOADS if name in settings["workloads"]]
     crowds = [name for name in CROWDS if name in settings["workloads"]]
@@ -20,60 +20,39 @@ def render(results):
     ]
     rows = [
         [
-            name if version is None else f"{name} {version}",
-            *(cell_text(cells.get((workload, name)), speed) for workload in workloads),
+            report.named(results, name),
+            *(report.cell_text(cells.get((workload, name)), report.speed) for workload in workloads),
             *(
-                cell_text(cells.get((crowd, name)), lambda cell: f"{cell['kib_per_connection']:.1f} KiB")
+                report.cell_text(cells.get((crowd, name)), lambda cell: f"{cell['kib_per_connection']:.1f} KiB")
                 for crowd in crowds
             ),
         ]
         for name in settings["servers"]
-        for version in [results["versions"].get(name)]
     ]
-    return "\n".join([caption(results), "", *markdown(header, rows), *footnotes(cells)])
+    return "\n".join([caption(results), "", *report.markdown(header, rows), *report.footnotes(cells)])
 
 
 def details(results):
     """What was measured of each workload."""
-    cells = summarize(results)
+    cells = report.summarize(results)
+    columns = [
+        report.column("messages/s", "requests_per_second", "{:,.0f}"),
+        (f"x {results['settings']['base']}", report.ratio),
+        report.CPU,
+        *report.taken("client"),
+    ]
     parts = [caption(results)]
     for name, workload in WORKLOADS.items():
-        rows = [
-            [
-                server,
-                cell_text(cell, lambda c: f"{c['requests_per_second']:,.0f}"),
-                cell_text(cell, lambda c: f"{c['ratio']:.2f} ({c['ratio_low']:.2f}-{c['ratio_high']:.2f})"),
-                cell_text(cell, lambda c: f"{c['cpu_us_per_request']:.1f}"),
-                cell_text(cell, lambda c: f"{c['pss_kib'] / 1024:.1f}"),
-                cell_text(cell, lambda c: f"{c['server_busy']:.0%} / {c['client_busy']:.0%}"),
-                cell_text(cell, lambda c: f"{c['others_on_server_core']:.0%} / {c['others_on_client_core']:.0%}"),
-            ]
-            for server in results["settings"]["servers"]
-            if (cell := cells.get((name, server)))
-        ]
-        if rows:
-            base = f"x {results['settings']['base']}"
-            header = ["", "messages/s", base, "CPU us", "PSS MiB", "busy: server / client", "others on their cores"]
-            parts += ["", f"### {workload.title}, {workload.connections} connections", "", *markdown(header, rows)]
-    for name, (title, _) in CROWDS.items():
-        rows = [
-            [
-                server,
-                cell_text(cell, lambda c: f"{c['kib_per_connection']:.2f}"),
-                cell_text(cell, lambda c: f"{c['pss_before_kib'] / 1024:.1f}"),
-                cell_text(cell, lambda c: f"{c['pss_after_kib'] / 1024:.1f}"),
-            ]
-            for server in results["settings"]["servers"]
-            if (cell := cells.get((name, server)))
-        ]
-        if rows:
-            parts += ["", f"### {results['settings']['idle_connections']} idle WebSockets, {title}", ""]
-            parts += markdown(["", "KiB each", "PSS MiB without", "PSS MiB with"], rows)
-    return "\n".join([*parts, *footnotes(cells)])
+        title = f"{workload.title}, {workload.connections} connections"
+        parts += report.section(title, columns, results, cells, name)
+    for name, (kind, _) in CROWDS.items():
+        title = f"{results['settings']['idle_connections']} idle WebSockets, {kind}"
+        parts += report.section(title, report.WEIGHTS, results, cells, name)
+    return "\n".join([*parts, *report.footnotes(cells)])
 
 
 def caption(results):
-    machine, versions, settings = results["machine"], results["versions"], results["settings"]
+    settings = results["settings"]
     connections = next(iter(WORKLOADS.values())).connections
     parts = []
     if any(name in settings["workloads"] for name in WORKLOADS):
@@ -84,9 +63,5 @@ def caption(results):
         )
     if any(name in settings["workloads"] for name in CROWDS):
         parts.append(f"Memory of each of {settings['idle_connections']:,} WebSockets that have said one message.")
-    return " ".join(parts) + (
-        f" One worker on one core, the client on another; {machine['cpu']},"
-        f" {machine['kernel']}, {versions['python']}, uvloop {versions['uvloop']}, websockets {versions['websockets']},"
-        f" commit {results['commit'][:9]}{' with changes' if results['dirty'] else ''}, {results['date'][:10]}."
-        f"{unrest(results['visits'])}"
-    )
+    parts.append(f"One worker on one core, the client on another; {report.place(results, 'uvloop', 'websockets')}")
+    return " ".join(parts) + report.unrest(results["visits"])

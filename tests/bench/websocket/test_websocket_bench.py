@@ -123,6 +123,10 @@ def test_details_show_all_that_was_measured():
     assert "| aioserve | 150 | 1.50 (1.50-1.50) | 8.0 | 20.0 | 100% / 40% | 0% / 0% |" in report.details(data)
 
 
+def test_where_the_base_was_not_visited_details_show_no_ratio():
+    assert "| aioserve | 150 | - | 8.0 |" in report.details(results(spoken("aioserve", 150, 8.0)))
+
+
 def test_servers_and_workloads_are_chosen_by_name():
     options = parse(["--servers", "aioserve,floor", "--workloads", "echo32,plain"])
     assert (options.servers, options.workloads) == (["aioserve", "floor"], ["echo32", "plain"])
