@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import socket
 
 import pytest
@@ -15,6 +14,7 @@ from aioserve.observe.scoreboard import STOLEN, Scoreboard
 from aioserve.worker.gate import Gate
 from aioserve.worker.loops import new_loop
 from aioserve.worker.stealing import Stealing
+from tests.descriptors import few_descriptors
 
 
 class Greeter(asyncio.Protocol):
@@ -261,14 +261,10 @@ def test_without_descriptors_the_sibling_is_left_alone_for_a_while(run, masters,
     async def main():
         async with Worker(masters) as worker:
             client = socket.create_connection(masters[1].sock.getsockname())
-            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
-            try:
+            with few_descriptors():
                 worker.stealing.obey(Watch(frozenset({1})))
                 while not caplog.records:
                     await asyncio.sleep(0)
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             client.close()
             return worker.stealing.watched
 
