@@ -11,26 +11,7 @@ from aioserve.accept.base import Feed, Listener
 from aioserve.worker.gate import Gate
 from aioserve.worker.loops import new_loop
 from tests.descriptors import few_descriptors
-
-
-class Greeter(asyncio.Protocol):
-    def __init__(self, listener):
-        self.listener = listener
-
-    def connection_made(self, transport):
-        transport.write(self.listener.address.encode())
-        transport.close()
-
-
-@pytest.fixture(params=["uvloop", "asyncio"])
-def run(request):
-    """Run a coroutine in a loop of either kind."""
-
-    def run(coroutine):
-        with asyncio.Runner(loop_factory=lambda: new_loop(request.param)) as runner:
-            return runner.run(coroutine)
-
-    return run
+from tests.loop.worker.greeter import Greeter, greeting
 
 
 def listen(family, address):
@@ -38,17 +19,6 @@ def listen(family, address):
     sock.bind(address)
     sock.listen(16)
     return sock
-
-
-async def greeting(sock):
-    if sock.family == socket.AF_UNIX:
-        reader, writer = await asyncio.open_unix_connection(sock.getsockname())
-    else:
-        reader, writer = await asyncio.open_connection(*sock.getsockname())
-    try:
-        return await asyncio.wait_for(reader.read(), 10)
-    finally:
-        writer.close()
 
 
 def test_every_listener_is_served_with_its_own_name(run, tmp_path):

@@ -19,7 +19,6 @@ from aioserve.config.tree import Ssl
 from aioserve.http.reader import Limits
 from aioserve.tls.terms import apply
 from aioserve.worker.handshakes import Handshakes
-from aioserve.worker.loops import new_loop
 from aioserve.worker.mount import Mount
 from aioserve.worker.readiness import READ
 from aioserve.worker.secure_socket import HIGH_WATER, RECORD, TURN, SecureSocket, SocketTls
@@ -161,11 +160,11 @@ class Place:
         self.server.stop()
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
-def serve(request):
+@pytest.fixture
+def serve(run):
     """Serve an application, and run a coroutine function with the place where that is."""
 
-    def run(app, visit, **settings):
+    def serve(app, visit, **settings):
         async def main():
             place = Place(app, **settings)
             await place.server.start([place.listener], backlog=100)
@@ -174,10 +173,9 @@ def serve(request):
             finally:
                 await place.end()
 
-        with asyncio.Runner(loop_factory=lambda: new_loop(request.param)) as runner:
-            return runner.run(main())
+        return run(main())
 
-    return run
+    return serve
 
 
 def in_thread(client, **context):
