@@ -65,6 +65,18 @@ async def settle():
         await asyncio.sleep(0)
 
 
+async def read_body(receive):
+    """What an application is asked with; None if the client leaves before the end of it."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+
 @pytest.fixture(params=["uvloop", "asyncio"])
 def run(request):
     """Run a coroutine in a loop of either kind."""

@@ -25,6 +25,7 @@ from aioserve.worker.secure_socket import HIGH_WATER, RECORD, TURN, SecureSocket
 from aioserve.worker.server import Server
 from aioserve.worker.settings import Settings
 from tests.fakes import OneCertificate
+from tests.loop.worker.conftest import read_body
 from tests.loop.worker.tls import AUTHORITY, terms
 from tests.tls import Authority
 
@@ -50,12 +51,7 @@ async def large(scope, receive, send):
 
 
 async def echo(scope, receive, send):
-    body = b""
-    while True:
-        message = await receive()
-        body += message["body"]
-        if not message["more_body"]:
-            break
+    body = await read_body(receive)
     await send({**START, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 
