@@ -23,7 +23,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, cast, final
 
 from aioserve.terminator.introducing import introduce
-from aioserve.worker.unsent import has_progressed, reset, unsent_bytes
+from aioserve.worker.unsent import half_close, has_progressed, reset, unsent_bytes
 from aioserve.worker.waits import LINGER_SECONDS
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class Relay(asyncio.Protocol):
         if self._upstream is None:
             self._early_eof = True
         elif not self._ended:
-            self._half_close(self._upstream)
+            half_close(self._upstream)
         return not self._ended
 
     def pause_writing(self) -> None:
@@ -263,7 +263,7 @@ class Relay(asyncio.Protocol):
             self._early.clear()
             client.resume_reading()
         if self._early_eof:
-            self._half_close(upstream)
+            half_close(upstream)
 
     # What the worker's side calls.
 
@@ -288,10 +288,7 @@ class Relay(asyncio.Protocol):
         if _has_hung_up(upstream) or not client.can_write_eof():
             client.close()
             return False
-        try:
-            client.write_eof()
-        except OSError:  # the client has gone, and the loop has yet to say so
-            client.abort()
+        half_close(client)
         return True
 
     def worker_lost(self, exc: Exception | None) -> None:
@@ -311,12 +308,6 @@ class Relay(asyncio.Protocol):
     def worker_takes(self) -> None:
         if self._client is not None:
             self._client.resume_reading()
-
-    def _half_close(self, upstream: asyncio.Transport) -> None:
-        try:
-            upstream.write_eof()
-        except OSError:  # the worker has gone, and the loop has yet to say so
-            upstream.abort()
 
 
 @final

@@ -22,7 +22,7 @@ from aioserve.http.ws_handshake import asks_for_websocket, read_offer
 from aioserve.offloading.bound import LEAVING, left
 from aioserve.worker.cycle import Cycle
 from aioserve.worker.peer import Peer, peer_of
-from aioserve.worker.unsent import has_progressed, reset, unsent_bytes
+from aioserve.worker.unsent import half_close, has_progressed, reset, unsent_bytes
 from aioserve.worker.waits import Wait
 from aioserve.worker.websocket import WebSocket
 
@@ -491,14 +491,10 @@ class Connection(asyncio.Protocol):
             transport.close()
             return
         self.resume_reading()
-        try:
-            transport.write_eof()
-        except OSError:  # ENOTCONN of shutdown(2): the client has reset the connection, and the loop has yet to say so
-            self.abort()
-            return
-        self._queued = 0
-        self._queued_since = self.server.deadlines.now
-        self._await(Wait.LINGER)
+        if half_close(transport):
+            self._queued = 0
+            self._queued_since = self.server.deadlines.now
+            self._await(Wait.LINGER)
 
     def _linger_on(self) -> None:
         """The time to leave is up, but not for a client to whom a part of its answer is still on its way."""

@@ -27,6 +27,7 @@ from aioserve.tls.failures import explain
 from aioserve.worker.connection import Connection
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.secure import Secure
+from aioserve.worker.unsent import half_close
 from aioserve.worker.waits import LINGER_SECONDS
 
 if TYPE_CHECKING:
@@ -344,10 +345,7 @@ class Handshake(asyncio.Protocol):
         deadlines = self._shared.server.deadlines
         self._due = deadlines.now + LINGER_SECONDS
         deadlines.file(self, self._due)
-        try:
-            transport.write_eof()
-        except OSError:  # ENOTCONN of shutdown(2): the client has gone, and the loop has yet to say so
-            self.abort()
+        half_close(transport)
 
     def _hand_over(self, transport: asyncio.Transport, engine: ssl.SSLObject | SecureSocket) -> None:
         """Put whoever speaks next in this protocol's place, on a Secure unless the transport is as good as one.

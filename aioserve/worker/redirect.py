@@ -26,6 +26,7 @@ from aioserve.http.location import location
 from aioserve.http.reader import RequestReader, Stage
 from aioserve.http.server_fields import plain_response
 from aioserve.worker.peer import Peer, peer_of
+from aioserve.worker.unsent import half_close
 from aioserve.worker.waits import Wait
 
 if TYPE_CHECKING:
@@ -196,13 +197,8 @@ class Redirect(asyncio.Protocol):
         if not unread or not transport.can_write_eof():
             self._await(Wait.CLOSING)
             transport.close()
-            return
-        try:
-            transport.write_eof()
-        except OSError:  # the client has reset the connection, and the loop has yet to say so
-            self.abort()
-            return
-        self._await(Wait.LINGER)
+        elif half_close(transport):
+            self._await(Wait.LINGER)
 
     def _await(self, wait: Wait) -> None:
         server = self._server

@@ -1,4 +1,4 @@
-"""How much of what was written a client has not taken, and the end of one that takes nothing.
+"""What was written: how much of it a client has not taken, the FIN behind it, and the end of one that takes nothing.
 
 What it has not taken is what the transport keeps, and what the kernel does.
 The transport's own number changes only when the kernel asks for more, which it does in steps of 64 KiB and above: a
@@ -42,6 +42,16 @@ def unsent_bytes(transport: asyncio.Transport) -> int:
 def has_progressed(before: int, now: int) -> bool:
     """Whether a peer reads that had ``before`` bytes to take and now has ``now``; it has made room for more of them."""
     return now > before or before - now >= PROGRESS
+
+
+def half_close(transport: asyncio.Transport) -> bool:
+    """Send a FIN behind what was written; False, and the connection is closed, if the peer has reset it."""
+    try:
+        transport.write_eof()
+    except OSError:  # ENOTCONN of shutdown(2): the loop has yet to say so
+        transport.abort()
+        return False
+    return True
 
 
 def reset(transport: asyncio.Transport) -> None:

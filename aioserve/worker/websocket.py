@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final, final
 from aioserve.http.server_fields import plain_response
 from aioserve.http.ws_frames import FrameStream
 from aioserve.http.ws_wire import PING_FRAME, close_frame, control_frame
-from aioserve.worker.unsent import has_progressed, reset, unsent_bytes
+from aioserve.worker.unsent import half_close, has_progressed, reset, unsent_bytes
 from aioserve.worker.waits import LINGER_SECONDS
 from aioserve.worker.ws_cycle import ASKED, CLOSING, OPEN, OVER, Stage, WebSocketCycle
 
@@ -351,10 +351,7 @@ class WebSocket(asyncio.Protocol):
             transport.close()
             return
         self._resume_reading()
-        try:
-            transport.write_eof()
-        except OSError:  # ENOTCONN of shutdown(2): the peer has reset the connection, and the loop has yet to say so
-            self.abort()
+        half_close(transport)
 
     def _enter(self, stage: Stage, seconds: float) -> None:
         """Wait in ``stage``, and look after so many seconds."""

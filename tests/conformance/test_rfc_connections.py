@@ -14,7 +14,7 @@ import pytest
 from aioserve.accept.base import Listener
 from tests.fakes import PARSERS
 from tests.loop.worker import conftest as loop
-from tests.loop.worker.conftest import Client, settle
+from tests.loop.worker.conftest import Client, read_body, settle
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
@@ -43,17 +43,6 @@ def with_field(head, field):
 async def answer(send, body=b"ok", *, status=200, headers=()):
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
-
-
-async def read_body(receive):
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message["body"]
-        if not message["more_body"]:
-            return body
 
 
 def statuses(written):

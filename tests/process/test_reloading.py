@@ -18,10 +18,11 @@ BROKEN = "def app(:\n"
 
 
 class Service:
-    """An application's file that a test edits."""
+    """An application's file that a test edits; it answers "one" at first."""
 
     def __init__(self, folder):
         self.folder = folder
+        self.answer("one")
 
     def answer(self, answer):
         self._write(GOOD.format(answer=answer))
@@ -41,7 +42,6 @@ class Service:
 
 def test_reload_with_a_broken_file_leaves_the_old_generation_serving_until_it_is_mended(tmp_path):
     service = Service(tmp_path)
-    service.answer("one")
     with service.serve("--workers", "2", "--reuseport") as server:
         workers = server.workers()
         service.break_it()
@@ -61,7 +61,6 @@ def test_reload_with_a_broken_file_leaves_the_old_generation_serving_until_it_is
 
 def test_crashed_worker_with_a_broken_file_is_tried_again_until_it_is_mended(tmp_path):
     service = Service(tmp_path)
-    service.answer("one")
     with service.serve("--workers", "2") as server:
         service.break_it()
         server.signal(signal.SIGKILL, min(server.workers()))
@@ -76,7 +75,6 @@ def test_crashed_worker_with_a_broken_file_is_tried_again_until_it_is_mended(tmp
 
 def test_edit_is_served_without_being_asked(tmp_path):
     service = Service(tmp_path)
-    service.answer("one")
     with service.serve("--reload") as server:
         wait_for_watcher(server)
         assert server.get("/").text == "one"
@@ -87,7 +85,6 @@ def test_edit_is_served_without_being_asked(tmp_path):
 
 def test_kept_connection_meets_the_new_code_soon(tmp_path):
     service = Service(tmp_path)
-    service.answer("one")
     with service.serve("--reload") as server, server.connect() as client:
         wait_for_watcher(server)
         assert client.get("/").text == "one"
@@ -99,7 +96,6 @@ def test_kept_connection_meets_the_new_code_soon(tmp_path):
 
 def test_syntax_error_is_reported_and_the_old_code_serves_on(tmp_path):
     service = Service(tmp_path)
-    service.answer("one")
     with service.serve("--reload") as server:
         wait_for_watcher(server)
         service.break_it()

@@ -280,7 +280,6 @@ def test_the_old_master_is_the_main_process_again_when_the_new_one_ends(tmp_path
 
 def test_a_new_master_that_cannot_start_does_not_end_the_service(tmp_path):
     service = Service(tmp_path)
-    service.answer("one")
     with told(tmp_path) as manager, service.serve(env=manager.environ) as server:
         manager.wait_for("READY=1")
         service.break_it()

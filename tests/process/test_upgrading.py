@@ -113,7 +113,6 @@ def test_old_master_takes_its_workers_back_when_the_new_one_is_killed(served):
 
 def test_new_master_that_cannot_boot_leaves_the_old_one_serving(tmp_path):
     service = Service(tmp_path)
-    service.answer("one")
     with service.serve("--workers", "2", "--reuseport") as server:
         workers = server.workers()
         service.break_it()
@@ -126,7 +125,6 @@ def test_new_master_that_cannot_boot_leaves_the_old_one_serving(tmp_path):
 
 def test_new_master_has_the_new_code_and_the_pid_file(tmp_path):
     service = Service(tmp_path)
-    service.answer("one")
     file = tmp_path / "server.pid"
     with service.serve("--pid", str(file)) as server, leaving_nobody(server):
         service.answer("two")
@@ -140,7 +138,6 @@ def test_new_master_has_the_new_code_and_the_pid_file(tmp_path):
 
 def test_old_master_has_its_pid_file_back_when_the_upgrade_fails(tmp_path):
     service = Service(tmp_path)
-    service.answer("one")
     file = tmp_path / "server.pid"
     with service.serve("--pid", str(file)) as server:
         service.break_it()

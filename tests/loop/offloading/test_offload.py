@@ -9,7 +9,6 @@ import functools
 import logging
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from aioserve import OffloadClosed, OffloadCrashed, OffloadError, OffloadFull, O
 from aioserve.offloading import api
 from aioserve.offloading.children import Children
 from tests import offloaded
+from tests.descriptors import few_descriptors
 from tests.loop.offloading.conftest import arenas, begun, descendants, until
 from tests.process.servers import REPO, processes, wait_until
 
@@ -125,16 +125,9 @@ async def test_without_descriptors_the_call_fails_and_nothing_is_lost(pool):
     running = await pool(max_tasks=1)
     await offload(offloaded.add, 1)
     open_before = len(os.listdir("/proc/self/fd"))
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = os.dup(0)
-    os.close(room)
     for free in range(3):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (room + free, limits[1]))
-        try:
-            with pytest.raises(OffloadError, match="no child can be started"):
-                await offload(offloaded.add, 1)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        with few_descriptors(free), pytest.raises(OffloadError, match="no child can be started"):
+            await offload(offloaded.add, 1)
     assert running.snapshot().waiting == 0
     assert len(os.listdir("/proc/self/fd")) == open_before
     assert await offload(offloaded.add, 1) == 2

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import socket
 from contextlib import suppress
 
@@ -17,6 +16,7 @@ from aioserve.terminator.relay import CONNECT_SECONDS, PIECE, Relay, Relays
 from aioserve.worker.handshakes import Handshakes
 from aioserve.worker.loops import new_loop
 from aioserve.worker.waits import LINGER_SECONDS
+from tests.descriptors import few_descriptors
 from tests.fakes import OneCertificate
 from tests.loop.worker.tls import CERTIFICATE, Caller, terms
 
@@ -381,16 +381,10 @@ async def test_those_who_wait_are_taken_in_the_order_in_which_they_came(stage):
 
 async def test_descriptors_that_are_short_are_waited_for(stage):
     one = stage()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(0)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-    try:
+    with few_descriptors():
         client = await one.client()
         client.send(client.tls.write(b"here"))
         assert one.relays.waiting == 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     worker = await one.worker()
     await worker.introduced()
     assert await worker.received(4) == b"here"

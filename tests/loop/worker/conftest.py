@@ -7,6 +7,7 @@ import pytest
 from aioserve.accept.base import Listener
 from aioserve.http.reader import Limits
 from aioserve.worker.connection import Connection
+from aioserve.worker.loops import new_loop
 from aioserve.worker.mount import Mount
 from aioserve.worker.server import Server
 from aioserve.worker.settings import Settings
@@ -62,6 +63,29 @@ async def settle():
     """Let every task that can run do so."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+async def read_body(receive):
+    """What an application is asked with; None if the client leaves before the end of it."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def run(request):
+    """Run a coroutine in a loop of either kind."""
+
+    def run(coroutine):
+        with asyncio.Runner(loop_factory=lambda: new_loop(request.param)) as runner:
+            return runner.run(coroutine)
+
+    return run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import aioserve
 from aioserve.errors import ClientDisconnected
 from aioserve.worker.drain import drain
-from tests.loop.worker.conftest import Client, settle
+from tests.loop.worker.conftest import Client, read_body, settle
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
@@ -24,17 +24,6 @@ async def answer(send, data=b"ok"):
 
 async def hello(scope, receive, send):
     await answer(send)
-
-
-async def read_body(receive):
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message["body"]
-        if not message["more_body"]:
-            return body
 
 
 async def echo(scope, receive, send):

@@ -11,17 +11,16 @@ import pytest
 import aioserve
 from aioserve.errors import ClientDisconnected
 from aioserve.worker import files
-from aioserve.worker.loops import new_loop
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 LARGE = bytes(range(256)) * 16 * 1024  # 4 MiB, above what a socket takes at once
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
-def ask(request):
+@pytest.fixture
+def ask(run):
     """Serve an application in a loop, and say what a client gets that sends ``raw`` and reads to the end."""
 
-    def run(app, raw=GET, *, read=None, **settings):
+    def serve(app, raw=GET, *, read=None, **settings):
         async def client():
             shutdown, started = asyncio.Event(), asyncio.get_running_loop().create_future()
             task = asyncio.ensure_future(
@@ -40,10 +39,9 @@ def ask(request):
         async def all_of(reader, writer):
             return await reader.read()
 
-        with asyncio.Runner(loop_factory=lambda: new_loop(request.param)) as runner:
-            return runner.run(client())
+        return run(client())
 
-    return run
+    return serve
 
 
 def responding(*messages, headers=()):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import socket
 
 import pytest
@@ -11,26 +10,8 @@ from aioserve.accept import passing
 from aioserve.accept.base import Feed, Listener
 from aioserve.worker.gate import Gate
 from aioserve.worker.loops import new_loop
-
-
-class Greeter(asyncio.Protocol):
-    def __init__(self, listener):
-        self.listener = listener
-
-    def connection_made(self, transport):
-        transport.write(self.listener.address.encode())
-        transport.close()
-
-
-@pytest.fixture(params=["uvloop", "asyncio"])
-def run(request):
-    """Run a coroutine in a loop of either kind."""
-
-    def run(coroutine):
-        with asyncio.Runner(loop_factory=lambda: new_loop(request.param)) as runner:
-            return runner.run(coroutine)
-
-    return run
+from tests.descriptors import few_descriptors
+from tests.loop.worker.greeter import Greeter, greeting
 
 
 def listen(family, address):
@@ -38,17 +19,6 @@ def listen(family, address):
     sock.bind(address)
     sock.listen(16)
     return sock
-
-
-async def greeting(sock):
-    if sock.family == socket.AF_UNIX:
-        reader, writer = await asyncio.open_unix_connection(sock.getsockname())
-    else:
-        reader, writer = await asyncio.open_connection(*sock.getsockname())
-    try:
-        return await asyncio.wait_for(reader.read(), 10)
-    finally:
-        writer.close()
 
 
 def test_every_listener_is_served_with_its_own_name(run, tmp_path):
@@ -239,7 +209,6 @@ async def receive(client):
 
 def test_a_gate_without_descriptors_accepts_again_when_there_are_some(caplog):
     tcp = listen(socket.AF_INET, ("127.0.0.1", 0))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -247,21 +216,17 @@ def test_a_gate_without_descriptors_accepts_again_when_there_are_some(caplog):
         await gate.open()
         client = socket.socket()
         client.setblocking(False)
-        with open(os.devnull) as lowest:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno() + 1, hard))
-        with open(os.devnull):
-            await loop.sock_connect(client, tcp.getsockname())
-            while not caplog.text:
-                await asyncio.sleep(0)
-        answer = await receive(client)
+        with few_descriptors(1):
+            with open(os.devnull):
+                await loop.sock_connect(client, tcp.getsockname())
+                while not caplog.text:
+                    await asyncio.sleep(0)
+            answer = await receive(client)
         await gate.close(take_queue=False)
         return answer
 
-    try:
-        with asyncio.Runner(loop_factory=lambda: new_loop("asyncio")) as runner:
-            assert runner.run(main()) == b"tcp"
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with asyncio.Runner(loop_factory=lambda: new_loop("asyncio")) as runner:
+        assert runner.run(main()) == b"tcp"
     assert "no connection can be accepted for 1 s: Too many open files" in caplog.text
 
 
@@ -405,26 +370,19 @@ def test_a_gate_whose_dispatcher_and_master_have_gone_does_not_spin(run):
 
 @pytest.mark.parametrize("gaps", [0, 1])
 def test_a_gate_that_is_short_of_descriptors_takes_no_message(run, gaps):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-
     async def main(passed):
         loop = asyncio.get_running_loop()
         gate = Gate(loop, [passed.feed], Greeter, backlog=16)
         await gate.open()
         clients = passed.connect(0, 1)
         taken = [os.dup(0) for _ in range(8)]
-        lowest = os.dup(0)
-        os.close(lowest)
-        for descriptor in taken[:gaps]:
-            os.close(descriptor)
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        with few_descriptors():
+            for descriptor in taken[:gaps]:
+                os.close(descriptor)
             while gate.accepting:
                 await asyncio.sleep(0)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for descriptor in taken[gaps:]:
-                os.close(descriptor)
+        for descriptor in taken[gaps:]:
+            os.close(descriptor)
         assert passing.waiting(passed.back) == 2
         gate.resume()
         answers = [await receive(client) for client in clients]
@@ -436,18 +394,11 @@ def test_a_gate_that_is_short_of_descriptors_takes_no_message(run, gaps):
 
 
 def test_what_the_kernel_had_no_descriptors_for_is_said(run, caplog):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-
     async def main(passed):
         gate = Gate(asyncio.get_running_loop(), [passed.feed], Greeter, backlog=16)
         clients = passed.connect(0, 1)
-        lowest = os.dup(0)
-        os.close(lowest)
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
+        with few_descriptors(1):
             assert gate.take_message(passed.feed) == 1
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         answers = [await receive(client) for client in clients]
         await gate.close(take_queue=False)
         return answers

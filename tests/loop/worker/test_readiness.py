@@ -9,7 +9,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from aioserve.worker.loops import new_loop
 from aioserve.worker.readiness import BATCH, ENDED, READ, WRITE, Readiness
 
 
@@ -32,8 +31,10 @@ class Watched:
         self.told.append("end")
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
-def run(request):
+@pytest.fixture
+def run(run):
+    """``run`` for coroutine functions that take a ``Readiness`` and both ends of a connection."""
+
     def in_loop(visit):
         async def main():
             readiness = Readiness(asyncio.get_running_loop())
@@ -44,8 +45,7 @@ def run(request):
                 finally:
                     readiness.close()
 
-        with asyncio.Runner(loop_factory=lambda: new_loop(request.param)) as runner:
-            return runner.run(main())
+        return run(main())
 
     return in_loop
 

@@ -19,13 +19,13 @@ from aioserve.config.tree import Ssl
 from aioserve.http.reader import Limits
 from aioserve.tls.terms import apply
 from aioserve.worker.handshakes import Handshakes
-from aioserve.worker.loops import new_loop
 from aioserve.worker.mount import Mount
 from aioserve.worker.readiness import READ
 from aioserve.worker.secure_socket import HIGH_WATER, RECORD, TURN, SecureSocket, SocketTls
 from aioserve.worker.server import Server
 from aioserve.worker.settings import Settings
 from tests.fakes import OneCertificate
+from tests.loop.worker.conftest import read_body
 from tests.loop.worker.tls import AUTHORITY, terms
 from tests.tls import Authority
 
@@ -51,12 +51,7 @@ async def large(scope, receive, send):
 
 
 async def echo(scope, receive, send):
-    body = b""
-    while True:
-        message = await receive()
-        body += message["body"]
-        if not message["more_body"]:
-            break
+    body = await read_body(receive)
     await send({**START, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 
@@ -161,11 +156,11 @@ class Place:
         self.server.stop()
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
-def serve(request):
+@pytest.fixture
+def serve(run):
     """Serve an application, and run a coroutine function with the place where that is."""
 
-    def run(app, visit, **settings):
+    def serve(app, visit, **settings):
         async def main():
             place = Place(app, **settings)
             await place.server.start([place.listener], backlog=100)
@@ -174,10 +169,9 @@ def serve(request):
             finally:
                 await place.end()
 
-        with asyncio.Runner(loop_factory=lambda: new_loop(request.param)) as runner:
-            return runner.run(main())
+        return run(main())
 
-    return run
+    return serve
 
 
 def in_thread(client, **context):

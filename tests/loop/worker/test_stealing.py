@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import socket
 
 import pytest
@@ -13,26 +12,9 @@ from aioserve.accept.base import Listener
 from aioserve.accept.orders import Gone, Lend, Watch
 from aioserve.observe.scoreboard import STOLEN, Scoreboard
 from aioserve.worker.gate import Gate
-from aioserve.worker.loops import new_loop
 from aioserve.worker.stealing import Stealing
-
-
-class Greeter(asyncio.Protocol):
-    def __init__(self, listener):
-        self.listener = listener
-
-    def connection_made(self, transport):
-        transport.write(self.listener.address.encode())
-        transport.close()
-
-
-@pytest.fixture(params=["uvloop", "asyncio"])
-def run(request):
-    def run(coroutine):
-        with asyncio.Runner(loop_factory=lambda: new_loop(request.param)) as runner:
-            return runner.run(coroutine)
-
-    return run
+from tests.descriptors import few_descriptors
+from tests.loop.worker.greeter import Greeter, greeting
 
 
 def listener(name, *, listens=True):
@@ -81,18 +63,10 @@ class Worker:
         await self.gate.close(**{"take_queue": False, **how})
 
 
-async def greeting(of, timeout=10.0):
-    reader, writer = await asyncio.open_connection(*of.sock.getsockname())
-    try:
-        return await asyncio.wait_for(reader.read(), timeout)
-    finally:
-        writer.close()
-
-
 async def waits(of):
     """Whether nobody answers there."""
     with pytest.raises(TimeoutError):
-        await greeting(of, 0.05)
+        await greeting(of.sock, 0.05)
     of.sock.accept()[0].close()
     return True
 
@@ -100,7 +74,7 @@ async def waits(of):
 def test_always_means_every_sibling(run, masters):
     async def main():
         async with Worker(masters, always=True) as worker:
-            answers = [await greeting(one) for one in masters]
+            answers = [await greeting(one.sock) for one in masters]
             return answers, worker.stealing.connections, worker.cells[STOLEN]
 
     assert run(main()) == ([b"slot 0", b"slot 1", b"slot 2"], 2, 2)
@@ -111,7 +85,7 @@ def test_otherwise_those_that_the_master_names_and_no_longer(run, masters):
         async with Worker(masters) as worker:
             assert await waits(masters[1])
             worker.stealing.obey(Watch(frozenset({1})))
-            answer = await greeting(masters[1])
+            answer = await greeting(masters[1].sock)
             assert await waits(masters[2])
             worker.stealing.obey(Watch(frozenset()))
             assert await waits(masters[1])
@@ -145,7 +119,7 @@ def test_a_paused_gate_steals_nothing_and_remembers_its_orders(run, masters):
             worker.stealing.obey(Watch(frozenset({2})))
             assert worker.stealing.watched == frozenset()
             worker.gate.resume()
-            return await greeting(masters[2]), worker.stealing.watched
+            return await greeting(masters[2].sock), worker.stealing.watched
 
     assert run(main()) == (b"slot 2", {2})
 
@@ -155,7 +129,7 @@ def test_orders_come_before_the_gate_opens(run, masters):
         worker = Worker(masters)
         worker.stealing.obey(Watch(frozenset({2})))
         async with worker:
-            return await greeting(masters[2])
+            return await greeting(masters[2].sock)
 
     assert run(main()) == b"slot 2"
 
@@ -168,7 +142,7 @@ def test_a_socket_that_was_shut_down_ends_its_door(run, masters, always):
             masters[1].sock.shutdown(socket.SHUT_RDWR)
             while 1 in worker.stealing.watched:
                 await asyncio.sleep(0)
-            return await greeting(masters[2]), worker.stealing.watched
+            return await greeting(masters[2].sock), worker.stealing.watched
 
     assert run(main()) == (b"slot 2", {2})
 
@@ -192,7 +166,7 @@ def test_a_socket_that_is_lent_later_is_used(run, masters, always):
         async with Worker(masters, always=always) as worker:
             worker.stealing.obey(Watch(frozenset({3})))
             worker.stealing.obey(Lend(3, (copy(new),)))
-            return await greeting(new)
+            return await greeting(new.sock)
 
     with new.sock:
         assert run(main()) == b"slot 3"
@@ -209,7 +183,7 @@ def test_a_socket_that_does_not_listen_yet_is_used_when_it_is_lent(run, masters)
                 await asyncio.sleep(0)
             new.sock.listen(16)
             worker.stealing.obey(Lend(3, (copy(new),)))
-            return first.fileno(), await greeting(new)
+            return first.fileno(), await greeting(new.sock)
 
     with new.sock:
         assert run(main()) == (-1, b"slot 3")
@@ -261,14 +235,10 @@ def test_without_descriptors_the_sibling_is_left_alone_for_a_while(run, masters,
     async def main():
         async with Worker(masters) as worker:
             client = socket.create_connection(masters[1].sock.getsockname())
-            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
-            try:
+            with few_descriptors():
                 worker.stealing.obey(Watch(frozenset({1})))
                 while not caplog.records:
                     await asyncio.sleep(0)
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             client.close()
             return worker.stealing.watched
 

@@ -1,8 +1,10 @@
+import asyncio
+import errno
 import socket
 
 import pytest
 
-from aioserve.worker.unsent import PROGRESS, has_progressed, unsent_bytes
+from aioserve.worker.unsent import PROGRESS, half_close, has_progressed, unsent_bytes
 from tests.fakes import FakeTransport
 
 
@@ -45,6 +47,20 @@ def test_a_socket_that_is_closed_holds_nothing():
     sock = socket.socket()
     sock.close()
     assert unsent_bytes(SocketTransport(sock, 7)) == 7
+
+
+def test_writing_ends_unless_the_peer_has_reset_the_connection():
+    transport = FakeTransport()
+    transport.protocol = asyncio.Protocol()
+    assert half_close(transport)
+    assert transport.state == "half-closed"
+
+    def not_connected():
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    transport.write_eof = not_connected
+    assert not half_close(transport)
+    assert transport.state == "aborted"
 
 
 @pytest.mark.parametrize(

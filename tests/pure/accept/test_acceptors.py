@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import resource
 import socket
 
 import pytest
@@ -15,6 +14,7 @@ from aioserve.accept.shared import Shared
 from aioserve.accept.sockets import SocketOptions
 from aioserve.config.addresses import FdAddress, TcpAddress, UnixAddress
 from aioserve.errors import BindError
+from tests.descriptors import few_descriptors
 
 OPTIONS = SocketOptions(backlog=64)
 LOCAL = TcpAddress("127.0.0.1", 0)
@@ -330,13 +330,8 @@ def test_a_slot_that_never_listened_can_be_forgotten(acceptor):
 def test_a_slot_that_cannot_grow_leaves_nothing(acceptor):
     one = acceptor(reuse_port, [LOCAL])
     one.open()
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
-    try:
-        with pytest.raises(BindError, match="Too many open files"):
-            one.grow(2)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with few_descriptors(), pytest.raises(BindError, match="Too many open files"):
+        one.grow(2)
     assert one.listeners(2) == []
 
 

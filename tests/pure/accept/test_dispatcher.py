@@ -1,7 +1,6 @@
 """Single turns of the dispatcher's loop, with real sockets and made-up workers, in this process."""
 
 import os
-import resource
 import socket
 from contextlib import ExitStack
 
@@ -21,6 +20,7 @@ from aioserve.observe.scoreboard import (
     Phase,
     Scoreboard,
 )
+from tests.descriptors import few_descriptors
 
 
 class Stage:
@@ -253,14 +253,8 @@ def test_a_full_feed_leaves_connections_with_the_dispatcher_until_there_is_room(
 def test_without_descriptors_connections_wait_in_the_kernel_for_a_second(stage, caplog):
     it = stage(1)
     it.connect(1)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    with few_descriptors():
         it.turn()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caplog.messages == ["no connection can be accepted for 1 s: Too many open files"]
     it.turn()
     assert it.taken(0) == []
@@ -273,14 +267,8 @@ def test_what_cannot_be_taken_back_for_want_of_descriptors_is_said(stage, caplog
     it.connect(4)
     it.turn()
     it.avoided[0] = 1
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
+    with few_descriptors(1):
         it.turn()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert "1 connections are lost: the dispatcher has too few descriptors" in caplog.messages
     assert it.taken(1) == [0, 0, 0]
 
@@ -288,14 +276,8 @@ def test_what_cannot_be_taken_back_for_want_of_descriptors_is_said(stage, caplog
 def test_at_the_end_without_descriptors_what_is_lost_is_said(stage, caplog):
     it = stage(1)
     it.connect(1)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    with few_descriptors():
         it.dispatching._leave()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caplog.messages == ["connections that wait cannot be accepted before the end: Too many open files"]
 
 

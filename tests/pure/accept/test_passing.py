@@ -2,13 +2,13 @@
 
 import errno
 import os
-import resource
 import socket
 from contextlib import ExitStack
 
 import pytest
 
 from aioserve.accept import passing
+from tests.descriptors import few_descriptors
 
 
 @pytest.fixture
@@ -101,16 +101,10 @@ def test_a_feed_without_its_other_end_is_an_error(ends):
 
 def test_who_has_too_few_descriptors_sees_how_many_are_missing(ends):
     out, back = ends
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         passing.send(out, bytes(5), pipes(stack, 5))
-        lowest = os.dup(out.fileno())
-        os.close(lowest)
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 2, hard))
+        with few_descriptors(2):
             origins, descriptors = passing.receive(back)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for descriptor in descriptors:
             os.close(descriptor)
         assert (len(origins), len(descriptors)) == (5, 2)

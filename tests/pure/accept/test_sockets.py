@@ -1,6 +1,5 @@
 import errno
 import os
-import resource
 import socket
 import stat
 import sys
@@ -21,6 +20,7 @@ from aioserve.accept.sockets import (
 )
 from aioserve.config.addresses import FdAddress, TcpAddress, UnixAddress
 from aioserve.errors import BindError
+from tests.descriptors import few_descriptors
 
 
 @pytest.fixture
@@ -419,10 +419,5 @@ class TestAdvice:
 
 
 def test_a_want_of_descriptors_is_told_with_the_address(tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
-        with pytest.raises(BindError, match=f"^unix:{tmp_path}/s: Too many open files$"):
-            bind_unix(UnixAddress(f"{tmp_path}/s"), backlog=1, mode=0o600)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with few_descriptors(), pytest.raises(BindError, match=f"^unix:{tmp_path}/s: Too many open files$"):
+        bind_unix(UnixAddress(f"{tmp_path}/s"), backlog=1, mode=0o600)

@@ -548,16 +548,6 @@ class TestDispatcher:
         assert story.tick() == [(102, Sig.TERM)]
         assert story.now == 3.0
 
-    def test_a_quick_stop_waits_for_nobody(self):
-        story = Story(workers=1, dispatchers=1).serving()
-        assert story.feed(QUIT) == [(101, Sig.QUIT), (102, Sig.QUIT)]
-
-    def test_a_second_signal_hurries_the_workers_that_wait_for_it(self):
-        story = Story(workers=1, dispatchers=1).serving()
-        story.feed(TERM)
-        story.after(1)
-        assert story.feed(TERM) == [(101, Sig.QUIT), (102, Sig.QUIT)]
-
     def test_a_worker_that_boots_has_nothing_to_wait_for(self):
         story = Story(workers=1, dispatchers=1).serving()
         story.dies(101)
@@ -650,16 +640,6 @@ class TestTerminators:
         assert story.tick() == [(102, Sig.KILL)]
         assert story.now == 45.0
 
-    def test_a_quick_stop_waits_for_nobody(self):
-        story = Story(workers=1, terminators=1).serving()
-        assert story.feed(QUIT) == [(101, Sig.QUIT), (102, Sig.QUIT)]
-
-    def test_a_second_signal_hurries_them_and_the_workers_that_wait(self):
-        story = Story(workers=1, terminators=1).serving()
-        story.feed(TERM)
-        story.after(1)
-        assert story.feed(TERM) == [(101, Sig.QUIT), (102, Sig.QUIT)]
-
     def test_one_that_was_replaced_and_still_relays_is_not_waited_for(self):
         story = Story(workers=1, terminators=1).serving()
         story.feed(HUP)
@@ -691,3 +671,18 @@ class TestTerminators:
     def test_a_word_of_somebody_who_has_been_reaped_is_nothing(self):
         story = Story(workers=1, terminators=1).serving()
         assert story.feed(PassedOn(999)) == []
+
+
+@pytest.mark.parametrize("leaders", ["dispatchers", "terminators"])
+class TestLeaders:
+    """Both are told to leave before the workers."""
+
+    def test_a_quick_stop_waits_for_nobody(self, leaders):
+        story = Story(workers=1, **{leaders: 1}).serving()
+        assert story.feed(QUIT) == [(101, Sig.QUIT), (102, Sig.QUIT)]
+
+    def test_a_second_signal_hurries_them_and_the_workers_that_wait(self, leaders):
+        story = Story(workers=1, **{leaders: 1}).serving()
+        story.feed(TERM)
+        story.after(1)
+        assert story.feed(TERM) == [(101, Sig.QUIT), (102, Sig.QUIT)]

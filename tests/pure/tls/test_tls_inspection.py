@@ -1,6 +1,5 @@
 """What is wrong with certificates is said in a sentence, and nobody is asked for a password."""
 
-import resource
 import ssl
 import time
 
@@ -13,6 +12,7 @@ from aioserve.tls.inspection import inspect
 from aioserve.tls.material import copy
 from aioserve.tls.places import look
 from aioserve.tls.take import MOMENT, take, take_at_start
+from tests.descriptors import few_descriptors
 from tests.pure.tls.odd_certificates import make
 from tests.tls import Authority, Certificate
 
@@ -170,13 +170,9 @@ def test_a_certificate_that_was_damaged_is_refused(show, tmp_path):
 def test_without_descriptors_a_certificate_cannot_be_loaded(tmp_path):
     path, key = make("a")[0].write(tmp_path)
     material, _ = copy(look(Ssl(certfile=(str(path),), keyfile=(str(key),))))
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-    try:
+    with few_descriptors():
         report = inspect(material, time.time())
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        material.close()
+    material.close()
     assert said(report, tmp_path) == ["refused: server.crt cannot be loaded: Too many open files"]
 
 

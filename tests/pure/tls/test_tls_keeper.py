@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import resource
 import time
 
 import pytest
@@ -11,6 +10,7 @@ from aioserve.config.tree import Ssl
 from aioserve.errors import ConfigError
 from aioserve.tls.keeper import PATIENCE, RETRY, Keeper
 from aioserve.tls.take import here, take
+from tests.descriptors import few_descriptors
 from tests.pure.tls.odd_certificates import make
 from tests.tls import Authority
 
@@ -183,12 +183,8 @@ def test_a_set_that_could_not_be_copied_is_taken_at_the_next_attempt(site):
     one = site()
     one.put(make("new.example")[0])
     assert one.looks(2)[-1]
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-    try:
+    with few_descriptors():
         assert one.judge() is None
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert one.looks(1) == [False]
     one.now += RETRY
     assert one.looks(1) == [True]

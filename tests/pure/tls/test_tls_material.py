@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import resource
 import ssl
 
 import pytest
@@ -12,6 +11,7 @@ from aioserve.tls.material import LARGEST, Material, Source, copy
 from aioserve.tls.memory import Nameless, Sealed
 from aioserve.tls.places import Pair, Places
 from aioserve.tls.sets import CertificateSet, adopt
+from tests.descriptors import few_descriptors
 from tests.tls import Authority
 
 MEMORIES = [pytest.param(Sealed(), id="sealed"), pytest.param(Nameless(), id="nameless")]
@@ -118,10 +118,6 @@ def test_a_set_of_which_a_part_is_missing_is_refused_and_closed():
 
 
 def test_a_lack_of_descriptors_is_told():
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-    try:
+    with few_descriptors():
         found = copy(Places(()))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert found == (None, ["certificates cannot be copied: Too many open files"])
