@@ -27,7 +27,6 @@ from aioserve.worker.settings import Settings
 from tests.fakes import OneCertificate
 from tests.loop.worker.conftest import read_body
 from tests.loop.worker.tls import AUTHORITY, terms
-from tests.tls import Authority
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -36,6 +35,8 @@ NONE = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 CLOSED = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
 START = {"type": "http.response.start", "status": 200, "headers": []}
 LARGE = os.urandom(1 << 20) * 8
+#: A certificate that is longer than what a small socket takes.
+LONG = AUTHORITY.server(*(f"{number:060}.example.org" for number in range(150)), "localhost")
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 PATIENCE = 10.0
 
@@ -125,12 +126,15 @@ class Place:
         scope["state"] = self.state
         return self.mount
 
-    def caller(self, *, version=V13, authority=AUTHORITY, receive_buffer=0, **context):
-        caller = Caller(
-            self.port, authority.client_context(maximum_version=version, **context), receive_buffer=receive_buffer
-        )
+    def caller(self, *, version=V13, receive_buffer=0, **context):
+        context = AUTHORITY.client_context(maximum_version=version, **context)
+        caller = Caller(self.port, context, receive_buffer=receive_buffer)
         self.callers.append(caller)
         return caller
+
+    async def client(self, **context):
+        """A caller whose handshake is complete."""
+        return await asyncio.to_thread(self.caller(**context).shake_hands)
 
     async def until(self, condition, what):
         async with asyncio.timeout(PATIENCE):
@@ -287,8 +291,7 @@ def test_a_record_may_come_in_pieces(serve):
 
 def test_a_client_that_reads_slowly_gets_everything(serve):
     async def visit(place):
-        client = place.caller(receive_buffer=4096)
-        await asyncio.to_thread(client.shake_hands)
+        client = await place.client(receive_buffer=4096)
         client.tls.sendall(LAST)
         await place.until(
             lambda: any(one.get_write_buffer_size() > HIGH_WATER for one in place.transports()), "nothing is kept"
@@ -313,8 +316,7 @@ def test_the_application_waits_for_a_client_that_does_not_read(serve):
         await send({"type": "http.response.body", "body": b""})
 
     async def visit(place):
-        client = place.caller(receive_buffer=1 << 17)
-        await asyncio.to_thread(client.shake_hands)
+        client = await place.client(receive_buffer=1 << 17)
         client.tls.sendall(LAST)
         await place.until(
             lambda: any(one.get_write_buffer_size() > HIGH_WATER for one in place.transports()), "nothing is kept"
@@ -344,8 +346,7 @@ def test_a_large_body_leaves_others_their_turn(serve):
     async def visit(place):
         place.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(LARGE))
         place.state["transports"] = place.transports
-        client = place.caller(receive_buffer=2 * len(LARGE))
-        await asyncio.to_thread(client.shake_hands)
+        client = await place.client(receive_buffer=2 * len(LARGE))
         client.tls.sendall(LAST)
         return await asyncio.to_thread(client.read_all)
 
@@ -363,8 +364,7 @@ def test_nothing_is_read_for_an_application_that_does_not_ask(serve):
         await echo(scope, receive, send)
 
     async def visit(place):
-        client = place.caller()
-        await asyncio.to_thread(client.shake_hands)
+        client = await place.client()
         sending = asyncio.ensure_future(
             asyncio.to_thread(
                 client.tls.sendall, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(LARGE) + LARGE
@@ -419,8 +419,7 @@ def test_a_client_that_has_said_its_end_gets_its_answer(serve):
         await hello(scope, receive, send)
 
     async def visit(place):
-        client = place.caller()
-        await asyncio.to_thread(client.shake_hands)
+        client = await place.client()
         client.tls.sendall(GET)
         socket.socket.shutdown(client.tls, socket.SHUT_WR)
         await place.until(lambda: go and not place.transports()[0].is_reading(), "the end is not seen")
@@ -443,8 +442,7 @@ def test_a_client_that_has_said_its_end_and_leaves_is_forgotten(serve):
 
     async def visit(place):
         place.state["there"] = lambda: place.server.connections
-        client = place.caller()
-        await asyncio.to_thread(client.shake_hands)
+        client = await place.client()
         client.tls.sendall(GET)
         socket.socket.shutdown(client.tls, socket.SHUT_WR)
         await place.until(lambda: told, "its end is not seen")
@@ -459,8 +457,7 @@ def test_a_client_that_has_said_its_end_and_leaves_is_forgotten(serve):
 def test_a_client_that_leaves_is_forgotten(serve, how):
     async def visit(place):
         for request in (b"", GET[:5], GET):
-            client = place.caller(receive_buffer=4096)
-            await asyncio.to_thread(client.shake_hands)
+            client = await place.client(receive_buffer=4096)
             await place.until(lambda: place.server.connections == 1, "it is not there")
             client.tls.sendall(request)
             getattr(client, how)()
@@ -472,9 +469,7 @@ def test_a_client_that_leaves_is_forgotten(serve, how):
 
 def test_garbage_ends_its_own_connection(serve):
     async def visit(place):
-        other, client = place.caller(), place.caller()
-        await asyncio.to_thread(other.shake_hands)
-        await asyncio.to_thread(client.shake_hands)
+        other, client = await place.client(), await place.client()
         socket.socket.sendall(client.tls, b"\x17\x03\x03\x00\x20" + bytes(32))
         with pytest.raises(ssl.SSLError, match=r"(?i)bad.record.mac"):
             await asyncio.to_thread(client.read_all)
@@ -486,8 +481,7 @@ def test_garbage_ends_its_own_connection(serve):
 
 def test_a_client_that_reads_nothing_is_reset(serve):
     async def visit(place):
-        client = place.caller(receive_buffer=4096)
-        await asyncio.to_thread(client.shake_hands)
+        client = await place.client(receive_buffer=4096)
         client.tls.sendall(GET)
         await place.until(lambda: place.server.connections == 1, "it is not there")
         await place.empty()
@@ -551,27 +545,20 @@ def test_a_handshake_that_fails_is_told(serve):
 
 
 def test_a_handshake_waits_for_room_in_the_socket(serve):
-    """A chain of certificates that is longer than what the socket takes."""
-    authority = Authority()
-    certificate = authority.server(*(f"{number:060}.example.org" for number in range(150)), "localhost")
-
     async def visit(place):
         place.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        client = place.caller(authority=authority, receive_buffer=2048)
-        await asyncio.to_thread(client.shake_hands)
+        client = await place.client(receive_buffer=2048)
         return await asyncio.to_thread(client.ask)
 
-    assert serve(hello, visit, certificate=certificate) == OK
+    assert serve(hello, visit, certificate=LONG) == OK
 
 
 def test_whoever_takes_no_handshake_is_not_looked_at_all_the_time(serve):
     """What it sends meanwhile is not read, and would be ready to be read in every turn."""
-    authority = Authority()
-    certificate = authority.server(*(f"{number:060}.example.org" for number in range(150)), "localhost")
 
     async def visit(place):
         place.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        client = place.caller(authority=authority, receive_buffer=2048)
+        client = place.caller(receive_buffer=2048)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         engine = client.context.wrap_bio(incoming, outgoing, server_hostname="localhost")
         with suppress(ssl.SSLWantReadError):
@@ -582,29 +569,25 @@ def test_whoever_takes_no_handshake_is_not_looked_at_all_the_time(serve):
         await asyncio.sleep(0.3)
         return time.process_time() - begun
 
-    assert serve(hello, visit, certificate=certificate) < 0.15
+    assert serve(hello, visit, certificate=LONG) < 0.15
 
 
 @contextmanager
 def accepted():
-    """Both ends of a connection."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as server,
-        socket.create_connection(server.getsockname(), PATIENCE) as client,
-    ):
-        sock = server.accept()[0]
+    """A place, what its connections share, and both ends of one that has not begun. Close what is shared in the end."""
+    place = Place(hello)
+    place.server.handshakes = Handshakes(place.server)
+    with place.sock, socket.create_connection(place.sock.getsockname(), PATIENCE) as client:
+        sock = place.sock.accept()[0]
         sock.setblocking(False)
         with sock:
-            yield client, sock
+            yield place, SocketTls(place.server.handshakes), client, sock
 
 
 async def test_a_connection_that_is_broken_already_is_not_begun():
-    place = Place(hello)
-    place.server.handshakes = Handshakes(place.server)
-    with accepted() as (client, sock), place.sock:
+    with accepted() as (place, shared, client, sock):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        shared = SocketTls(place.server.handshakes)
         with pytest.raises(OSError, match="not connected"):
             shared.connect(place.listener, sock)
         shared.close()
@@ -623,10 +606,7 @@ async def test_a_protocol_that_fails_loses_its_connection():
         def connection_lost(self, exc):
             lost.set()
 
-    place = Place(hello)
-    place.server.handshakes = Handshakes(place.server)
-    shared = SocketTls(place.server.handshakes)
-    with accepted() as (client, sock), place.sock:
+    with accepted() as (_, shared, client, sock):
         SecureSocket(shared, sock).start(Failing())
         client.send(b"x")
         await asyncio.wait_for(lost.wait(), PATIENCE)
@@ -635,10 +615,7 @@ async def test_a_protocol_that_fails_loses_its_connection():
 
 
 async def test_a_connection_that_cannot_be_watched_is_not_counted():
-    place = Place(hello)
-    place.server.handshakes = Handshakes(place.server)
-    shared = SocketTls(place.server.handshakes)
-    with accepted() as (_, sock), place.sock:
+    with accepted() as (place, shared, _, sock):
         shared.readiness.close()
         with pytest.raises(ValueError, match="closed epoll"):
             shared.connect(place.listener, sock)
@@ -652,10 +629,7 @@ async def test_a_protocol_that_fails_at_the_end_leaves_no_socket_open():
 
     said = asyncio.Event()
     asyncio.get_running_loop().set_exception_handler(lambda *_: said.set())
-    place = Place(hello)
-    place.server.handshakes = Handshakes(place.server)
-    shared = SocketTls(place.server.handshakes)
-    with accepted() as (_, sock), place.sock:
+    with accepted() as (_, shared, _, sock):
         transport = SecureSocket(shared, sock)
         transport.start(Failing())
         transport.close()
@@ -665,10 +639,7 @@ async def test_a_protocol_that_fails_at_the_end_leaves_no_socket_open():
 
 
 async def test_the_descriptor_of_a_lost_connection_may_be_somebody_elses():
-    place = Place(hello)
-    place.server.handshakes = Handshakes(place.server)
-    shared = SocketTls(place.server.handshakes)
-    with accepted() as (_, sock), place.sock:
+    with accepted() as (_, shared, _, sock):
         lost = SecureSocket(shared, sock)
         lost.start(asyncio.Protocol())
         lost.abort()
@@ -703,10 +674,7 @@ async def test_openssl_is_asked_again_for_the_same_bytes():
         asked.append(data.obj if isinstance(data, memoryview) else data)
         raise ssl.SSLWantWriteError
 
-    place = Place(hello)
-    place.server.handshakes = Handshakes(place.server)
-    shared = SocketTls(place.server.handshakes)
-    with accepted() as (_, sock), place.sock:
+    with accepted() as (_, shared, _, sock):
         transport = SecureSocket(shared, sock)
         transport.start(asyncio.Protocol())
         transport._secured, transport._send = True, send
@@ -722,10 +690,7 @@ async def test_openssl_is_asked_again_for_the_same_bytes():
 
 
 async def test_limits_of_the_buffer_are_as_those_of_asyncio():
-    place = Place(hello)
-    place.server.handshakes = Handshakes(place.server)
-    shared = SocketTls(place.server.handshakes)
-    with accepted() as (_, sock), place.sock:
+    with accepted() as (_, shared, _, sock):
         transport = SecureSocket(shared, sock)
         assert transport.get_write_buffer_limits() == (HIGH_WATER // 4, HIGH_WATER)
         transport.set_write_buffer_limits(low=10)
