@@ -27,7 +27,8 @@ CHOICES = {
     "two workers, whole": ("--workers", "2"),
 }
 
-pytestmark = pytest.mark.slow
+#: What depends on the interpreter, the parsers and the connection, ``test_wire`` has with every one.
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 
 @pytest.fixture(

@@ -20,7 +20,7 @@ from tests.websocket.openings import OPENINGS, Opening
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 #: The parser of the handshake, and how cases arrive.
 CHOICES = {
