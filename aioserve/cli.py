@@ -7,6 +7,7 @@ touches the environment and the file system; ``parse`` and ``configure`` are giv
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import platform
@@ -417,6 +418,9 @@ def _act(call: Invocation, config: Config, environ: Mapping[str, str], directory
     from aioserve.boot import check, run
     from aioserve.master.upgrade import Origin
 
+    # All that was imported by now is there for ever, and so are the pages that workers share of it.
+    gc.freeze()
+    gc.enable()
     try:
         if not call.check_config:
             origin = Origin(sys.executable, tuple(sys.orig_argv), dict(environ), str(directory))

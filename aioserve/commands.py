@@ -5,6 +5,7 @@ It imports nothing before it knows, so that Ctrl-C during the imports of tune en
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -18,6 +19,9 @@ INTERRUPTED: Final = 130
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
+    # What is imported stays: looking for garbage in it again and again took a fifth of a start. cli, or tune below,
+    # enables it again.
+    gc.disable()
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["tune"] or _asked_to_complete() == "tune":
         _tune(words[1:])
@@ -30,6 +34,7 @@ def _tune(words: Sequence[str]) -> NoReturn:
     try:
         from aioserve import cli, cli_tune
 
+        gc.enable()
         with cli.printing():
             cli.complete(cli_tune.make_tune_command())
             sys.exit(cli_tune.main(words))
