@@ -19,15 +19,18 @@ INTERRUPTED: Final = 130
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
-    # What is imported stays: looking for garbage in it again and again took a fifth of a start. cli, or tune below,
-    # enables it again.
-    gc.disable()
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["tune"] or _asked_to_complete() == "tune":
-        _tune(words[1:])
-    from aioserve import cli
+    # What is imported stays: looking for garbage in it again and again took a fifth of a start. cli, or tune below,
+    # enables it before the work begins.
+    gc.disable()
+    try:
+        if words[:1] == ["tune"] or _asked_to_complete() == "tune":
+            _tune(words[1:])
+        from aioserve import cli
 
-    cli.main(words)
+        cli.main(words)
+    finally:
+        gc.enable()
 
 
 def _tune(words: Sequence[str]) -> NoReturn:
