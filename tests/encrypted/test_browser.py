@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = [
-    pytest.mark.once,
     pytest.mark.xdist_group("chromium"),
     pytest.mark.skipif(program() is None, reason=f"none of {', '.join(PROGRAMS)} is installed"),
 ]

@@ -124,7 +124,6 @@ def _ask(session, port: int) -> None:
     session.get(f"https://localhost:{port}/pid", timeout=PATIENCE).raise_for_status()
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("way", EACH)
 def test_certificates_change_under_load(identities, way):
     lasted, answered, errors = under_load(way, identities, 5)

@@ -49,7 +49,6 @@ LEAST = {
 }  # fmt: skip
 
 
-@pytest.mark.once
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(PROGRAM is None, reason="testssl.sh is not installed (Debian: testssl.sh)")
 def test_testssl_finds_nothing_above_low(tmp_path):

@@ -83,7 +83,6 @@ def endure(server: Served, identities: Identities, count: int, seconds: float) -
     return Weather(seen, sum(memory(pid, "VmRSS") for pid in exposed), storm)
 
 
-@pytest.mark.once
 @pytest.mark.xdist_group("load")
 @pytest.mark.usefixtures("many_descriptors")
 @pytest.mark.parametrize("way", EACH)

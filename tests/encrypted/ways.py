@@ -23,21 +23,18 @@ WAYS = {
     "tls-processes": ("--tls-processes", "1"),
 }
 
-#: What else each is marked with. They differ from the first in what is done and not in how Python does it.
+#: What else they are marked with.
 MARKS = {
-    "inline": (),
     "ktls": (
-        pytest.mark.once,
         pytest.mark.skipif(
             not Path("/sys/module/tls").exists(),
             reason="the kernel has no TLS, and then --ktls is inline (tests/ktls brings a kernel along)",
         ),
     ),
-    "tls-processes": (pytest.mark.once,),
 }
 
 #: For ``parametrize`` and fixtures.
-EACH = [pytest.param(way, marks=MARKS[way]) for way in WAYS]
+EACH = [pytest.param(way, marks=MARKS.get(way, ())) for way in WAYS]
 
 #: As the ASGI extension and this interpreter's ssl module number them.
 VERSIONS = {"1.2": 0x0303, "1.3": 0x0304}

@@ -23,6 +23,9 @@ from tests.process.clients import Client
 from tests.process.servers import APPS, PATIENCE, REPO, Served, wait_until
 from tests.tls import Authority
 
+#: The master does the same on every Python.
+pytestmark = pytest.mark.once
+
 AUTHORITY = Authority(intermediates=1)
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 

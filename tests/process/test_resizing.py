@@ -9,6 +9,9 @@ import pytest
 from tests.process.clients import Load
 from tests.process.servers import Served, wait_until
 
+#: The master does the same on every Python.
+pytestmark = pytest.mark.once
+
 MODES = {
     "dispatch": ("--workers", "2", "--accept", "dispatch"),
     "late": ("--workers", "2", "--reuseport"),

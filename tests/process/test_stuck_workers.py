@@ -10,6 +10,9 @@ import pytest
 
 from tests.process.servers import Served, wait_until
 
+#: The master does the same on every Python.
+pytestmark = pytest.mark.once
+
 #: Seconds. A machine that is busy with other tests must not make a healthy worker late.
 LIMIT = 2.0
 

@@ -13,6 +13,9 @@ from tests.process.clients import Client, Load
 from tests.process.servers import Served, wait_until
 from tests.process.test_reloading import Service
 
+#: The master does the same on every Python.
+pytestmark = pytest.mark.once
+
 MODES = {
     "dispatch": ("--workers", "2", "--accept", "dispatch"),
     "late": ("--workers", "2", "--reuseport"),
