@@ -21,6 +21,7 @@ from aioserve.http.writer import ResponseWriter
 from aioserve.http.ws_handshake import asks_for_websocket, read_offer
 from aioserve.offloading.bound import LEAVING, left
 from aioserve.worker.cycle import Cycle
+from aioserve.worker.deadlines import after_reading
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.unsent import half_close, has_progressed, reset, unsent_bytes
 from aioserve.worker.waits import Wait
@@ -100,17 +101,15 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        server = self.server
-        server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
-        server.connection_opened()
+        self._look_by(self._since + self.server.waits[Wait.FIRST])
+        self.server.connection_opened()
 
     def take_over(self, transport: asyncio.Transport, peer: Peer) -> None:
         """Instead of ``connection_made``: another protocol has opened this connection and read what came first."""
         self._transport = transport
         self._peer = peer
-        server = self.server
-        self._fields = server.fields_for(peer)
-        server.deadlines.file(self, self._since + server.waits[Wait.FIRST])
+        self._fields = self.server.fields_for(peer)
+        self._look_by(self._since + self.server.waits[Wait.FIRST])
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         server = self.server
@@ -314,7 +313,7 @@ class Connection(asyncio.Protocol):
             return
         due = self._since + server.waits[self._waiting] + server.deadlines.resolution
         if now < due:
-            server.deadlines.file(self, min(due, now + server.longest_wait))
+            self._look_by(due)
         else:
             self._expire()
 
@@ -338,8 +337,8 @@ class Connection(asyncio.Protocol):
     def close_if_quiet(self, since: float) -> None:
         """Close unless there is a request, or something has happened after ``since``."""
         if (self._waiting is IDLE or self._waiting is Wait.FIRST) and self._since <= since:
-            # A request may lie unread in the socket: it is read in this turn of the loop, and has its answer.
-            self.server.loop.call_later(0.0, self._close_if_quiet, self._since)
+            # A request may lie unread in the socket: it is read before that, and has its answer.
+            after_reading(self.server.loop, self._close_if_quiet, self._since)
 
     def abort(self) -> None:
         """Close at once; what the kernel has taken over still arrives."""
@@ -458,7 +457,12 @@ class Connection(asyncio.Protocol):
         self._waiting = wait
         self._since = server.deadlines.now
         if self._transport is not None:
-            server.deadlines.file(self, self._since + server.waits[wait])
+            self._look_by(self._since + server.waits[wait])
+
+    def _look_by(self, due: float) -> None:
+        """Be looked at when it is ``due``, or earlier: the wait that follows, for a request, may be a shorter one."""
+        server = self.server
+        server.deadlines.file(self, min(due, server.deadlines.now + server.longest_wait))
 
     def _refuse(self, error: RequestError) -> None:
         """Answer a request that cannot be served, and close."""
@@ -526,8 +530,8 @@ class Connection(asyncio.Protocol):
         elif waiting is Wait.LINGER:
             self._linger_on()
         else:
-            # A request may lie unread in the socket: it is read in this turn of the loop, and has its answer.
-            self.server.loop.call_later(0.0, self._close_if_quiet, self._since)
+            # A request may lie unread in the socket: it is read before that, and has its answer.
+            after_reading(self.server.loop, self._close_if_quiet, self._since)
 
     def _close_if_quiet(self, since: float) -> None:
         quiet = self._waiting is IDLE or self._waiting is Wait.FIRST
@@ -543,7 +547,7 @@ class Connection(asyncio.Protocol):
             server = self.server
             self._queued = unsent_bytes(self._transport)
             self._queued_since = server.deadlines.now
-            server.deadlines.file(self, self._queued_since + server.waits[Wait.CLOSING])
+            self._look_by(self._queued_since + server.waits[Wait.CLOSING])
 
     def _look_at_writes(self, now: float) -> None:
         server = self.server
@@ -551,7 +555,7 @@ class Connection(asyncio.Protocol):
             return
         due = self._queued_since + server.waits[Wait.CLOSING]
         if now < due + server.deadlines.resolution:
-            server.deadlines.file(self, due)
+            self._look_by(due)
         elif has_progressed(self._queued, unsent_bytes(self._transport)):
             self._watch_writes()
         else:

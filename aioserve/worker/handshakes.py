@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast, final
 from aioserve.tls import extension
 from aioserve.tls.failures import explain
 from aioserve.worker.connection import Connection
+from aioserve.worker.deadlines import after_reading
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.secure import Secure
 from aioserve.worker.unsent import half_close
@@ -276,7 +277,7 @@ class Handshake(asyncio.Protocol):
             self.abort()
         else:
             # Its last bytes may lie unread in the socket: they are read in this turn of the loop.
-            server.loop.call_later(0.0, self._time_out)
+            after_reading(server.loop, self._time_out)
 
     def abort(self) -> None:
         """Close at once."""

@@ -26,6 +26,7 @@ from aioserve.errors import PreambleError
 from aioserve.http.forwarded import TrustedProxies
 from aioserve.http.proxy_protocol import Command, Mode, PreambleReader
 from aioserve.tls.extension import cipher_suites, distinguished_name, extension
+from aioserve.worker.deadlines import after_reading
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.speakers import speaker
 from aioserve.worker.waits import Wait
@@ -186,7 +187,7 @@ class Introduction(asyncio.Protocol):
             server.deadlines.file(self, due)
         else:
             # The header may lie unread in the socket: it is read in this turn of the loop.
-            server.loop.call_later(0.0, self._give_up)
+            after_reading(server.loop, self._give_up)
 
     def abort(self) -> None:
         """Close at once."""

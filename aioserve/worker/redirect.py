@@ -25,6 +25,7 @@ from aioserve.errors import RequestError
 from aioserve.http.location import location
 from aioserve.http.reader import RequestReader, Stage
 from aioserve.http.server_fields import plain_response
+from aioserve.worker.deadlines import after_reading
 from aioserve.worker.peer import Peer, peer_of
 from aioserve.worker.unsent import half_close
 from aioserve.worker.waits import Wait
@@ -160,7 +161,7 @@ class Redirect(asyncio.Protocol):
             self._refuse(RequestError(408, "the request head did not come in time"))
         elif self._waiting is Wait.FIRST:
             # A request may lie unread in the socket: it is read in this turn of the loop, and has its answer.
-            server.loop.call_later(0.0, self._close_if_quiet)
+            after_reading(server.loop, self._close_if_quiet)
         else:
             self.abort()
 

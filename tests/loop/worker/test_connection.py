@@ -395,6 +395,20 @@ async def test_waits_for_a_request_are_limited(connect, before, seconds, written
     assert client.state == state
 
 
+@pytest.mark.parametrize("pieces", [[GET], [GET[:5], GET[5:]]], ids=["whole", "in two pieces"])
+async def test_an_idle_time_below_all_other_limits_is_kept(connect, pieces):
+    client = connect(hello, keep_alive_timeout=2.0)
+    for piece in pieces:
+        client.send(piece)
+        await settle()
+    client.wait(1.5)
+    await settle()
+    assert client.state == "open"
+    client.wait(1.5)
+    await settle()
+    assert client.state == "closed"
+
+
 async def test_a_request_that_lies_unread_when_time_is_up_is_served(connect):
     client = connect(hello)
     await client.ask(GET)
