@@ -8,6 +8,7 @@
     lane        one child as the worker sees it: a lane of ``children``
     nursery     the process that starts, kills and reaps the children; forks where that is safe
     child       what runs in a child
+    target      the function of a call: its name, and a run of it in an executor
     foreign     what functions raise, made fit to be carried
     parcel      from objects to bytes and back, large ones through shared memory
     wire        the frames between a worker and its children

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, final
 from aioserve.errors import OffloadUnfit
 from aioserve.offloading import carried, parcel
 from aioserve.offloading.bound import request_id
-from aioserve.offloading.child import name_of
 from aioserve.offloading.foreign import shown
+from aioserve.offloading.target import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,6 @@ worker decides. Their handlers are functions and not SIG_IGN, which programs tha
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import importlib
 import io
@@ -30,6 +29,7 @@ from aioserve.errors import OffloadError, OffloadUnfit
 from aioserve.offloading import carried, parcel, relay, wire
 from aioserve.offloading.bound import Place
 from aioserve.offloading.foreign import plain, shown
+from aioserve.offloading.target import name_of, target_of
 from aioserve.system.process import resident_bytes
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ def serve(channel: socket.socket, arena: int) -> None:
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
     if sys.stderr is not None:
+        # Here, because an interpreter beside the main one, which imports this module too, refuses to load it.
+        import faulthandler
+
         with suppress(OSError, ValueError, AttributeError):
             faulthandler.enable(sys.stderr)
     with suppress(ConnectionError):
@@ -256,19 +259,6 @@ def _import_main(kind: str, where: str) -> None:
         spawn._fixup_main_from_name(where)  # type: ignore[attr-defined]  # typeshed leaves it out
     elif kind == "path":
         spawn._fixup_main_from_path(where)  # type: ignore[attr-defined]  # typeshed leaves it out
-
-
-def target_of(function: Any) -> Callable[..., Any]:
-    """The plain function that is meant: what the decorator has wrapped, or ``function`` itself."""
-    found: Callable[..., Any] = getattr(function, "__offloaded__", function)
-    return found
-
-
-def name_of(function: object) -> str:
-    """A function as messages name it."""
-    inner = getattr(function, "func", function)  # functools.partial
-    module, name = getattr(inner, "__module__", None), getattr(inner, "__qualname__", None)
-    return f"{module}.{name}" if module and name else repr(function)
 
 
 def reseed() -> None:

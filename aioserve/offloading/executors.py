@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 from aioserve.errors import OffloadCrashed, OffloadError, OffloadUnfit
 from aioserve.offloading import carried
 from aioserve.offloading.call import OVER, Call
-from aioserve.offloading.child import target_of
 from aioserve.offloading.foreign import plain
+from aioserve.offloading.target import run, run_to_the_end, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -177,7 +177,8 @@ class Place:
             lost = broken or isinstance(error, CancelledError) or type(error).__name__ in LOST
             if broken and self.executor is not None:
                 self._engine.renew(self.executor)
-            self._pool.failed(call, crash(call, error) if lost else plain(error))
+            foreign = unfit(call, error) if type(error).__name__ == "NotShareableError" else plain(error)
+            self._pool.failed(call, crash(call, error) if lost else foreign)
             self._free(call, tired=broken)
         elif not call.streams:
             self._pool.answered(call, done.result())
@@ -210,15 +211,14 @@ def crash(call: Call, error: BaseException) -> OffloadError:
     return OffloadCrashed(f"{call.name} has not returned: the executor lost it: {type(error).__name__}: {error}")
 
 
-def run(function: Any, arguments: Any, keywords: Any, along: carried.Carried | None) -> Any:
-    """In the executor: one call."""
-    return carried.unpack(along).run(target_of(function), *arguments, **keywords)
-
-
-def run_to_the_end(function: Any, arguments: Any, keywords: Any, along: carried.Carried | None) -> list[Any]:
-    """In the executor: a generator, to its end."""
-    context = carried.unpack(along)
-    return context.run(lambda: list(target_of(function)(*arguments, **keywords)))
+def unfit(call: Call, error: BaseException) -> OffloadUnfit:
+    """``error`` is what an interpreter says of what it cannot have; the reason is at the end of its causes."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    # Tracebacks of the other interpreter, as text: the first is of what went wrong there.
+    reason = str(cause).partition("\n\nThe above exception")[0].strip().rpartition("\n")[2]
+    return OffloadUnfit(f"{call.name} cannot go to an interpreter or back: {reason}; use --offload-engine process")
 
 
 @final

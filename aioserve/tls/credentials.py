@@ -135,8 +135,12 @@ def hush_odd_names() -> None:
     before = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
-        if unraisable.exc_type is UnicodeDecodeError and isinstance(unraisable.object, bytes):
-            log.debug("a client asked for a name that is not ASCII: %r", unraisable.object)
+        # The name is the object at fault, from Python 3.14 on a part of the message.
+        wording = unraisable.err_msg or ""
+        of_a_name = isinstance(unraisable.object, bytes) or "ssl servername callback" in wording
+        if unraisable.exc_type is UnicodeDecodeError and of_a_name:
+            name = getattr(unraisable.exc_value, "object", unraisable.object)
+            log.debug("a client asked for a name that is not ASCII: %r", name)
         else:
             before(unraisable)
 

@@ -108,7 +108,7 @@ async def test_a_closure_alert_is_sent_to_a_client_that_has_been_quiet_for_too_l
     await caller.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert not caller.tls.ended
     caller.wait(90)
-    await caller.server.loop.run_in_executor(None, int)  # what is to be read in this turn has been read
+    await caller.settle()
     caller.hear()
     assert caller.tls.ended
 

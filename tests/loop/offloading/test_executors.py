@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import faulthandler
 import multiprocessing
 import os
 import threading
@@ -12,7 +13,7 @@ from multiprocessing import resource_tracker
 
 import pytest
 
-from aioserve import OffloadCrashed, OffloadError, OffloadTimeout, offload
+from aioserve import OffloadCrashed, OffloadError, OffloadTimeout, OffloadUnfit, offload
 from tests import offloaded
 from tests.loop.offloading.conftest import until
 
@@ -170,3 +171,15 @@ async def test_an_interpreter_runs_in_this_process(pool):
     assert await offload(offloaded.pid) == os.getpid()
     with pytest.raises(LookupError, match="x"):
         await offload(offloaded.fail, "x")
+    offloaded.USER.set("anna")
+    assert await offload(offloaded.user) == "anna"
+    assert await offloaded.doubled(4) == 8
+    assert [piece async for piece in offload.stream(offloaded.count, 3)] == [0, 1, 2]
+
+
+@pytest.mark.skipif(not hasattr(concurrent.futures, "InterpreterPoolExecutor"), reason="needs Python 3.14")
+async def test_a_module_that_interpreters_do_not_load_is_named(pool):
+    await pool(engine="interpreter")
+    with pytest.raises(OffloadUnfit, match=r"is_enabled cannot go to an interpreter.*faulthandler.*; use --off"):
+        await offload(faulthandler.is_enabled)
+    assert await offload(offloaded.add, 1) == 2

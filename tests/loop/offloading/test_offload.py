@@ -422,7 +422,9 @@ async def test_a_child_has_nothing_open_that_is_not_its_own(pool, tmp_path):
     await begun(tmp_path / "begun")
     found = await offload(offloaded.descriptors)
     await other
-    mine = {fd: what for fd, what in found.items() if fd > 2 and not what.startswith("/proc/")}
+    # libffi, which the tests' use of ctypes brings along, may keep its own file open.
+    foreign = ("/proc/", "/usr/lib/")
+    mine = {fd: what for fd, what in found.items() if fd > 2 and not what.startswith(foreign)}
     assert sorted(what.partition(":")[0] for what in mine.values()) == ["/memfd", "socket"], mine
 
 

@@ -13,6 +13,7 @@ from aioserve.worker.drain import drain
 from aioserve.worker.peer import Peer
 from aioserve.worker.redirect import Redirect
 from tests.fakes import FakeTransport
+from tests.loop.worker.conftest import settle
 
 GET = b"GET /p?q HTTP/1.1\r\nHost: a.example\r\n\r\n"
 MOVED = (
@@ -145,7 +146,7 @@ async def test_a_connection_that_says_nothing_is_closed(door):
     house = door()
     peer = house.peer()
     house.wait(13)
-    await house.server.loop.run_in_executor(None, int)  # what is to be read in this turn has been read
+    await settle()
     assert (peer.state, peer.written) == ("aborted", b"")
 
 
@@ -154,7 +155,7 @@ async def test_a_request_that_was_unread_at_the_deadline_has_its_answer(door):
     peer = house.peer()
     house.wait(13)
     peer.protocol.data_received(GET)
-    await house.server.loop.run_in_executor(None, int)
+    await settle()
     assert peer.take().endswith(TEXT)
     assert peer.state == "closed"
 
@@ -174,7 +175,7 @@ async def test_the_drain_waits_for_no_request(door):
     await house.server.close_gate(take_queue=False)
     assert not house.server.quiet.is_set()
     house.wait(3)
-    await house.server.loop.run_in_executor(None, int)
+    await settle()
     assert peer.state == "aborted"
     assert house.server.quiet.is_set()
 
