@@ -12,7 +12,6 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aioserve import surroundings
@@ -150,7 +149,7 @@ def check_reload(config: Config) -> None:
         return
     if importlib.util.find_spec("watchfiles") is None:
         raise ConfigError(["--reload needs the package watchfiles: install aioserve[reload]"])
-    missing = [name for name in config.reload.dirs if not Path(name).exists()]
+    missing = [name for name in config.reload.dirs if not os.path.exists(name)]
     if missing:
         raise ConfigError(
             [f"--reload-dir {name}: there is no such directory; make it, or name another" for name in missing]

@@ -173,11 +173,11 @@ def _body(text: str, read: Read) -> bytes:
 def _file(text: str) -> str:
     """Where something is to be written: who has waited for two minutes is not to hear then that it cannot be."""
     path = Path(values.parse_text(text))
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError("is a directory; name a file")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise ValueError(f"cannot be written: there is no directory {str(path.parent)!r}; make it, or name another")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    if not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
         raise ValueError("cannot be written: permission denied")
     return text
 

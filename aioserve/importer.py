@@ -11,6 +11,7 @@ import difflib
 import importlib
 import inspect
 import os
+import stat
 import sys
 import traceback
 from pathlib import Path
@@ -41,12 +42,15 @@ def load_app(target: str, *, factory: bool, app_dir: str) -> object:
     # Not resolved: where a deploy moves a symbolic link, the next worker must follow it.
     place = Path(app_dir).absolute()
     try:
-        there = place.is_dir()
+        # Not by Path.is_dir(), to which a place that one may not see is none (from Python 3.14 on).
+        there = stat.S_ISDIR(place.stat().st_mode)
     except PermissionError:
         raise BootError(
             f"cannot import {module_name!r}: user {os.geteuid()} may not enter the directory {place}; let it, or name "
             "another (--app-dir, --user)"
         ) from None
+    except OSError:
+        there = False
     if not there:
         raise BootError(f"cannot import {module_name!r}: there is no directory {place} (--app-dir)")
     if sys.path[:1] != [str(place)]:
@@ -156,7 +160,7 @@ def _not_found(name: str, missing: str, place: Path) -> str:
         return f"{message}; did you mean {'.'.join(whole)!r}?"
     file = f"{name.replace('.', os.sep)}.py"
     for entry in _entries(place):
-        if (entry / file).is_file():
+        if os.path.isfile(entry / file):
             return f"{message}; {entry.name}{os.sep}{file} exists: pass --app-dir {entry.name}"
     return message
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.chaos.ledger import Victim
-from tests.process.servers import PATIENCE, Served, children_of, memory, wait_until, workers_of
+from tests.process.servers import PATIENCE, Served, children_of, freeze, memory, wait_until, workers_of
 
 if TYPE_CHECKING:
     import ssl
@@ -153,8 +153,7 @@ class Chaotic(Served):
 
     def freeze(self, pid: int) -> Victim:
         """Stop a process: it accepts no more, so what it has now is what would be lost with it."""
-        self.signal(signal.SIGSTOP, pid)
-        wait_until(lambda: state_of(pid) == "T", f"{pid} has stopped")
+        freeze(pid)
         return self.victim(pid)
 
     def victim(self, pid: int) -> Victim:
@@ -176,11 +175,6 @@ class Chaotic(Served):
         port = f":{self.port:04X} "
         lines = Path("/proc/net/tcp").read_text().splitlines()
         return [line.split() for line in lines if port in line[:28]]
-
-
-def state_of(pid: int) -> str:
-    """proc(5), /proc/pid/stat."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def links(pid: int) -> list[str]:

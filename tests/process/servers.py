@@ -46,6 +46,17 @@ def wait_until(condition: Callable[[], T], what: str, *, timeout: float = PATIEN
     return answer
 
 
+def state_of(pid: int) -> str:
+    """proc(5), /proc/pid/stat."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def freeze(pid: int) -> None:
+    """Stop a process. It has stopped when this returns: the signal alone leaves it time for what it is about to do."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: state_of(pid) == "T", f"{pid} has stopped")
+
+
 class Served:
     """``with Served("plain:app", "--workers", "2") as server: server.get("/")``.
 

@@ -11,20 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.served import links, state_of
+from tests.chaos.served import links
 from tests.process.clients import Client, Load
-from tests.process.servers import Served, wait_until
+from tests.process.servers import Served, freeze, wait_until
 
 LOOPS = ["uvloop", "asyncio"]
 
 
 def serve(*options, workers=2, app="plain:app", **how):
     return Served(app, "--workers", str(workers), "--accept", "dispatch", "--no-access-log", *options, **how)
-
-
-def freeze(server, pid):
-    server.signal(signal.SIGSTOP, pid)
-    wait_until(lambda: state_of(pid) == "T", f"{pid} has stopped")
 
 
 def requests(server, stack, count, target="/pid"):
@@ -59,7 +54,7 @@ def test_killed_dispatcher_takes_only_what_it_had_not_passed_on_and_is_replaced(
         at_rest = sockets_of(victim)
         with Load(server) as load:
             load.progress()
-            freeze(server, victim)
+            freeze(victim)
             inside = sockets_of(victim) - at_rest
             server.signal(signal.SIGKILL, victim)
             server.wait_for(f"dispatcher (pid {victim}) killed by SIGKILL")
@@ -86,7 +81,7 @@ def test_reload_replaces_the_dispatcher_too():
 def test_nobody_waits_for_a_worker_that_is_busy_while_another_one_is_idle():
     with serve() as server, ExitStack() as stack:
         busy, idle = server.workers()
-        freeze(server, busy)
+        freeze(busy)
         clients = requests(server, stack, 20)
 
         assert {client.response().text for client in clients} == {str(idle)}
@@ -101,7 +96,7 @@ def test_nobody_waits_for_a_worker_that_is_busy_while_another_one_is_idle():
 def test_what_waits_for_a_worker_that_is_killed_is_served_by_its_successor():
     with serve(workers=1) as server, ExitStack() as stack:
         [victim] = server.workers()
-        freeze(server, victim)
+        freeze(victim)
         clients = requests(server, stack, 5)
         dispatcher, at_rest = server.dispatcher(), sockets_of(server.dispatcher())
         wait_until(lambda: sockets_of(dispatcher) <= at_rest, "all are passed on")

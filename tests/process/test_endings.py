@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.process.clients import Broken, Client
-from tests.process.servers import PATIENCE, Served, memory, wait_until
+from tests.process.servers import PATIENCE, Served, freeze, memory, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,7 +251,7 @@ def test_request_that_comes_as_the_idle_time_ends_is_served(choice):
         [worker] = server.workers()
         with server.connect() as client:
             assert client.get("/").text == "Hello, World!"
-            server.signal(signal.SIGSTOP, worker)
+            freeze(worker)
             client.request("/")
             # The time passes while the request lies unread in the worker's socket.
             assert select.select([client.sock], [], [], 2 * KEEP_ALIVE) == ([], [], [])

@@ -368,4 +368,4 @@ def test_the_master_closes_what_it_has_opened(serving):
     program, _ = serving("serve")
     program.send(signal.SIGTERM)
     program.ends()
-    assert program.count(r"^over 4$") == 1  # three standard streams, and the directory being listed
+    assert program.count(r"^over 3$") == 1  # the standard streams

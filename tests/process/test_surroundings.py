@@ -169,6 +169,16 @@ def test_a_directory_that_the_user_may_not_enter_ends_with_3_and_says_so(place):
 
 
 @needs_root
+def test_a_directory_beside_a_missing_module_may_be_closed_to_the_user(place):
+    (place / "closed").mkdir(mode=0o700)
+    place.chmod(0o755)
+    with Served("missing:app", "--app-dir", place, "--user", "nobody", ready=False) as server:
+        assert server.wait() == 3
+    assert f"there is no module 'missing' in {place}" in server.log()
+    assert "Traceback" not in server.log()
+
+
+@needs_root
 def test_the_unix_socket_is_the_users(place):
     path = place / "s"
     with Served("tells:app", "--user", "nobody", "--group", "54322", "--uds", path, cwd=place):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.clients import Broken, Client, Load
-from tests.process.servers import Served, processes, wait_until
+from tests.process.servers import Served, freeze, processes, wait_until
 from tests.tls import Authority
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="--tls-processes needs Linux")
@@ -232,7 +232,7 @@ def test_a_terminator_that_is_killed_takes_its_own_connections_along_and_no_othe
         victim, other = sorted(server.terminators())
         theirs = {}
         for pid, idle in ((victim, other), (other, victim)):
-            server.signal(signal.SIGSTOP, idle)  # so that it is known who accepts
+            freeze(idle)  # so that it is known who accepts
             theirs[pid] = [server.connect(tls=house.client) for _ in range(8)]
             server.signal(signal.SIGCONT, idle)
         for client in (*theirs[victim], *theirs[other]):

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.process.clients import Client
-from tests.process.servers import Served, wait_until
+from tests.process.servers import Served, freeze, wait_until
 from tests.process.test_upgrading import drain, leaving_nobody, upgrade
 from tests.tls import Authority
 
@@ -88,7 +88,7 @@ def test_a_worker_that_is_added_speaks_tls_and_so_do_those_that_accept_for_it(ce
         assert set(answers) <= {str(first), str(second)}
 
         # Whatever the kernel gives to a worker that stands still, its sibling takes.
-        os.kill(second, signal.SIGSTOP)
+        freeze(second)
         try:
             for _ in range(10):
                 assert client.get(f"{server.url}/pid", headers={"connection": "close"}).text == str(first)
