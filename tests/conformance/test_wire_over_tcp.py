@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 #: How the server runs and how cases arrive. The parsers are given every cut by test_wire; this is about connections.
 CHOICES = {
-    "httptools, whole": ("--http", "httptools"),
     "httptools, in pieces": ("--http", "httptools"),
     "h11, in pieces": ("--http", "h11"),
     "two workers, whole": ("--workers", "2"),

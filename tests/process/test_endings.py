@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.process.clients import Broken, Client
-from tests.process.servers import PATIENCE, Served, freeze, memory, wait_until
+from tests.process.servers import PATIENCE, Served, memory, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ CHOICES = {
 }
 
 #: Seconds.
-WRITE, BODY, KEEP_ALIVE = 2.0, 2.0, 1.0
+WRITE, BODY = 2.0, 2.0
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -242,24 +242,6 @@ def test_answer_during_a_drain_says_close_and_requests_behind_it_are_answered():
         assert (response.text, response.closes) == ("abcd", True)
         assert client.rest() == b""
         assert server.wait() == 0
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("choice", CHOICES)
-def test_request_that_comes_as_the_idle_time_ends_is_served(choice):
-    with Served("endings:app", *CHOICES[choice], "--timeout-keep-alive", str(KEEP_ALIVE)) as server:
-        [worker] = server.workers()
-        with server.connect() as client:
-            assert client.get("/").text == "Hello, World!"
-            freeze(worker)
-            client.request("/")
-            # The time passes while the request lies unread in the worker's socket.
-            assert select.select([client.sock], [], [], 2 * KEEP_ALIVE) == ([], [], [])
-            server.signal(signal.SIGCONT, worker)
-
-            assert client.response().text == "Hello, World!"
-            assert client.get("/").text == "Hello, World!"
-            assert client.rest() == b""
 
 
 # Half-closed clients.

@@ -1,8 +1,10 @@
-"""Ten thousand connections that do nothing."""
+"""Connections that do nothing: one whose time is up as a request comes, and ten thousand."""
 
 from __future__ import annotations
 
 import resource
+import select
+import signal
 import socket
 import time
 import warnings
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.servers import Served, memory
+from tests.process.servers import Served, freeze, memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,3 +80,21 @@ def open_idle(address: tuple[str, int], count: int, stack: ExitStack) -> list[so
     for sock in opened:
         assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
     return opened
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_request_that_comes_as_the_idle_time_ends_is_served(loop):
+    with Served("plain:app", "--loop", loop, "--timeout-keep-alive", "1") as server:
+        [worker] = server.workers()
+        with server.connect() as client:
+            assert client.get("/").text == "Hello, World!"
+            freeze(worker)
+            client.request("/")
+            # The time passes while the request lies unread in the worker's socket.
+            assert select.select([client.sock], [], [], 2) == ([], [], [])
+            server.signal(signal.SIGCONT, worker)
+
+            assert client.response().text == "Hello, World!"
+            assert client.get("/").text == "Hello, World!"
+            assert client.rest() == b""
