@@ -9,7 +9,9 @@ Keys are on the P-256 curve, which takes 1 ms each, unless ``rsa`` is asked for 
 
 from __future__ import annotations
 
+import ctypes
 import datetime as dt
+import errno
 import ssl
 import tempfile
 from contextlib import suppress
@@ -211,3 +213,12 @@ def replace(path: Path, content: bytes) -> Path:
     beside = path.with_name(f".{path.name}.new")
     beside.write_bytes(content)
     return beside.replace(path)
+
+
+def leave_an_error() -> None:
+    """In OpenSSL's queue of this thread, as a client of the application does when its server has gone."""
+    import _ssl
+
+    openssl = ctypes.CDLL(_ssl.__file__)  # what it depends on is looked at, too
+    openssl.ERR_new()
+    openssl.ERR_set_error(2, errno.EPIPE, None)  # ERR_LIB_SYS of <openssl/err.h>

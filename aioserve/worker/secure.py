@@ -23,6 +23,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
+from aioserve.tls import leftovers
 from aioserve.tls.extension import peer_certificate
 
 if TYPE_CHECKING:
@@ -137,8 +138,11 @@ class Secure(asyncio.Transport, asyncio.Protocol):
             size = RECORD
         try:
             plain = self._decrypt(size)
-        except ssl.SSLError as error:
-            self._look_at(error)
+        except OSError as error:
+            if leftovers.are_told(error):
+                self._read()
+            else:
+                self._look_at(error)
             return
         if not plain:
             self._end()
@@ -177,7 +181,7 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         incoming, engine = self._incoming, self._engine
         left = RECORDS
         hungry = incoming.pending < RECORD
-        fresh = False
+        fresh = certain = False
         while not self._paused and not self._closing and not self._ended and not self._stuck:
             if not left:
                 self._read_later()
@@ -187,7 +191,10 @@ class Secure(asyncio.Transport, asyncio.Protocol):
                 hungry, fresh = False, True
             try:
                 plain = self._decrypt(RECORD)
-            except ssl.SSLError as error:
+            except OSError as error:
+                if not certain and leftovers.are_told(error):
+                    certain = True
+                    continue
                 self._look_at(error)
                 if self._rest is None:
                     return
@@ -223,7 +230,7 @@ class Secure(asyncio.Transport, asyncio.Protocol):
                 self._transport.pause_reading()
             self._host.loop.call_soon(self._resume)
 
-    def _look_at(self, error: ssl.SSLError) -> None:
+    def _look_at(self, error: OSError) -> None:
         """Why there is nothing to read."""
         if isinstance(error, ssl.SSLWantReadError):
             if self._outgoing.pending:
@@ -255,11 +262,11 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         if not self._inner.eof_received():
             self.close()
 
-    def _break(self, error: ssl.SSLError) -> None:
+    def _break(self, error: OSError) -> None:
         """End a connection on which the client, or somebody between, has sent what cannot be. OpenSSL has the alert."""
         transport = self._transport
         assert transport is not None, "without one nothing is read or written"
-        log.debug("%s - TLS: %s", transport.get_extra_info("peername"), error.reason or error)
+        log.debug("%s - TLS: %s", transport.get_extra_info("peername"), getattr(error, "reason", None) or error)
         self._flush()
         self._close_all()
         deadlines = self._host.deadlines
@@ -276,7 +283,7 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         if 0 < len(data) <= self._room:
             try:
                 self._encrypt(data)
-            except ssl.SSLError as error:
+            except OSError as error:
                 self._break(error)
                 return
             self._send(self._take())
@@ -320,7 +327,7 @@ class Secure(asyncio.Transport, asyncio.Protocol):
                 backlog.popleft()
             try:
                 self._encrypt(piece)
-            except ssl.SSLError as error:
+            except OSError as error:
                 self._break(error)
                 return
             left -= len(piece)
@@ -392,7 +399,7 @@ class Secure(asyncio.Transport, asyncio.Protocol):
             return
         self._room = -1
         # Said at most once. It raises, because the client's close_notify has not come, which nobody waits for.
-        with suppress(ssl.SSLError):
+        with suppress(OSError):
             self._engine.unwrap()
         self._flush()
         if self._closing:

@@ -23,7 +23,7 @@ import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, final
 
-from aioserve.tls import ktls
+from aioserve.tls import ktls, leftovers
 from aioserve.tls.extension import peer_certificate
 from aioserve.worker.handshakes import Handshake
 from aioserve.worker.readiness import ENDED, READ, WRITE, Readiness
@@ -178,6 +178,7 @@ class SecureSocket(asyncio.Transport):
     def _read(self) -> None:
         """Pass on records. OpenSSL takes one at a time, and it is read as a whole: what is left is in the socket."""
         left = TURN
+        certain = False
         while left > 0 and self._secured and not self._quiet and not self._closing:
             try:
                 data = self._receive(RECORD)
@@ -190,6 +191,9 @@ class SecureSocket(asyncio.Transport):
                 # FIN without a close_notify: HTTP says itself whether a request is complete (RFC 9112 9.8).
                 data = b""
             except OSError as error:
+                if not certain and leftovers.are_told(error):
+                    certain = True
+                    continue
                 self._break(error)
                 return
             if not data:
@@ -310,8 +314,9 @@ class SecureSocket(asyncio.Transport):
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 pass
             except OSError as error:
-                self._break(error)
-                return
+                if not leftovers.are_told(error):
+                    self._break(error)
+                    return
             else:
                 return
         self._buffer.append(memoryview(data))
@@ -330,8 +335,11 @@ class SecureSocket(asyncio.Transport):
         if not self._lost:
             self._flush()
 
-    def _flush(self) -> None:
-        """Send as much as the socket and this turn of the loop take, and do what is to be done behind it."""
+    def _flush(self, *, certain: bool = False) -> None:
+        """Send as much as the socket and this turn of the loop take, and do what is to be done behind it.
+
+        ``certain``: an error is this connection's own.
+        """
         buffer, left = self._buffer, TURN
         try:
             while buffer and left > 0:
@@ -348,7 +356,10 @@ class SecureSocket(asyncio.Transport):
         except ssl.SSLWantReadError:
             self._await_no_room()
         except OSError as error:
-            self._break(error)
+            if certain or not leftovers.are_told(error):
+                self._break(error)
+            else:
+                self._flush(certain=True)
             return
         else:
             if buffer:
@@ -452,9 +463,10 @@ class SecureSocket(asyncio.Transport):
             except ssl.SSLWantWriteError:
                 self._await_room()
                 return False
+            except ssl.SSLError:
+                pass  # the client's close_notify has not come, which nobody waits for
             except OSError:
-                # The client's close_notify has not come, which nobody waits for; or it has gone.
-                pass
+                leftovers.forget()
             self._secured = False
         return True
 
@@ -467,6 +479,8 @@ class SecureSocket(asyncio.Transport):
     def _fail(self, error: OSError | None) -> None:
         if self._lost:
             return
+        if error is not None:
+            leftovers.forget()
         self._lost = self._closing = True
         self._secured = False
         self._buffer.clear()

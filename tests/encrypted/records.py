@@ -10,6 +10,7 @@ import re
 import ssl
 import struct
 import tempfile
+import weakref
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
@@ -53,6 +54,7 @@ class Told:
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115  # it lives as long as the context
+        weakref.finalize(self, self._file.close)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.keylog_filename = self._file.name
         self.context = context

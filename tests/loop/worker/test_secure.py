@@ -15,7 +15,7 @@ from aioserve.worker.secure import PIECE, RECORDS, SLICE, TURN, Secure
 from tests.fakes import FakeTransport
 from tests.loop.worker.conftest import settle
 from tests.loop.worker.tls import AUTHORITY, Caller, speak_tls, terms
-from tests.tls import TlsClient, meet
+from tests.tls import TlsClient, leave_an_error, meet
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -330,6 +330,29 @@ async def test_nothing_that_has_come_already_is_read_of_who_takes_no_answers():
     assert (line.top.data, line.transport.reading) == (b"ab", False)
     line.transport.peer_reads()
     assert (line.top.data, line.transport.reading) == (b"abc", True)
+
+
+@pytest.mark.parametrize("size", [10, 3 * SLICE])
+async def test_what_another_connection_has_left_behind_in_openssl_is_not_told_of_this_one(size):
+    line = Line(keep_open=True)
+    records = line.client.write(b"a" * size)
+    leave_an_error()
+    line.send(records[:-1])
+    assert "eof" not in line.top.told
+    line.send(records[-1:])
+    assert line.top.data == b"a" * size
+    leave_an_error()
+    line.secure.close()
+    line.hear()
+    assert line.client.ended
+
+
+async def test_garbage_is_told_also_behind_what_another_connection_has_left():
+    line = Line()
+    leave_an_error()
+    line.send(line.client.write(b"a" * 10)[:-1] + b"?")
+    assert line.transport.is_closing()
+    assert line.top.data == b""
 
 
 @pytest.mark.parametrize("records", [1, 2])

@@ -27,6 +27,7 @@ from aioserve.worker.settings import Settings
 from tests.fakes import OneCertificate
 from tests.loop.worker.conftest import read_body
 from tests.loop.worker.tls import AUTHORITY, terms
+from tests.tls import leave_an_error
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -49,6 +50,11 @@ async def hello(scope, receive, send):
 async def large(scope, receive, send):
     await send({**START, "headers": [(b"content-length", b"%d" % len(LARGE))]})
     await send({"type": "http.response.body", "body": LARGE})
+
+
+async def careless(scope, receive, send):
+    await hello(scope, receive, send)
+    leave_an_error()
 
 
 async def echo(scope, receive, send):
@@ -253,7 +259,8 @@ def test_a_websocket_takes_the_place_of_a_connection(serve):
     assert serve(app, visit)
 
 
-def test_a_record_may_come_in_pieces(serve):
+@pytest.mark.parametrize("app", [hello, careless])
+def test_a_record_may_come_in_pieces(serve, app):
     """The engine asks for a header, a body, and waits in between."""
 
     async def visit(place):
@@ -274,31 +281,37 @@ def test_a_record_may_come_in_pieces(serve):
                 except ssl.SSLWantReadError:
                     send_slowly(outgoing.read())
                     incoming.write(client.raw.recv(65536))
-            engine.write(GET)
-            send_slowly(outgoing.read())
             got = b""
-            while len(got) < len(OK):
-                incoming.write(client.raw.recv(65536))
-                with suppress(ssl.SSLWantReadError):
-                    got += engine.read(65536)
+            for count in (1, 2):
+                engine.write(GET)
+                send_slowly(outgoing.read())
+                while len(got) < count * len(OK):
+                    incoming.write(client.raw.recv(65536))
+                    with suppress(ssl.SSLWantReadError):
+                        got += engine.read(65536)
             return got
 
         return await asyncio.to_thread(run)
 
-    assert serve(hello, visit) == OK
+    assert serve(app, visit) == OK + OK
 
 
 # Back-pressure.
 
 
-def test_a_client_that_reads_slowly_gets_everything(serve):
+@pytest.mark.parametrize("others", ["are careful", "leave an error"])
+def test_a_client_that_reads_slowly_gets_everything(serve, others):
     async def visit(place):
+        # Accepted sockets have it, too: they are full before a turn of the loop is over.
+        place.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         client = await place.client(receive_buffer=4096)
         client.tls.sendall(LAST)
         await place.until(
             lambda: any(one.get_write_buffer_size() > HIGH_WATER for one in place.transports()), "nothing is kept"
         )
         kept = place.transports()[0].get_write_buffer_size()
+        if others == "leave an error":
+            leave_an_error()
         got = await asyncio.to_thread(client.read_all)
         return kept, got.partition(b"\r\n\r\n")[2] == LARGE
 
