@@ -174,11 +174,9 @@ class Place:
         error: BaseException | None = CancelledError() if done.cancelled() else done.exception()
         if error is not None:
             broken = isinstance(error, BrokenExecutor)
-            lost = broken or isinstance(error, CancelledError) or type(error).__name__ in LOST
             if broken and self.executor is not None:
                 self._engine.renew(self.executor)
-            foreign = unfit(call, error) if type(error).__name__ == "NotShareableError" else plain(error)
-            self._pool.failed(call, crash(call, error) if lost else foreign)
+            self._pool.failed(call, told(call, error))
             self._free(call, tired=broken)
         elif not call.streams:
             self._pool.answered(call, done.result())
@@ -205,6 +203,14 @@ class Place:
 
 #: How dask says that a call was lost with the worker that ran it.
 LOST: Final = frozenset(("KilledWorker", "FutureCancelledError", "FuturesCancelledError", "CommClosedError"))
+
+
+def told(call: Call, error: BaseException) -> Exception:
+    """What a call raises whose future has ended with ``error``."""
+    kind = type(error).__name__
+    if isinstance(error, (BrokenExecutor, CancelledError)) or kind in LOST:
+        return crash(call, error)
+    return unfit(call, error) if kind == "NotShareableError" else plain(error)
 
 
 def crash(call: Call, error: BaseException) -> OffloadError:
