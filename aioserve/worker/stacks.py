@@ -1,9 +1,9 @@
 """What a worker is doing right now, for the log: its requests in flight, where each waits, and what blocks the loop.
 
-Two ways lead here. faulthandler writes the stacks of all threads from C, whatever the process is stuck in, also when it
-dies of a fatal signal. ``report`` says more, and runs as a Python signal handler: between two bytecodes of the main
-thread, so while a callback loops or sleeps, but not before a call into C comes back. Both work under uvloop as under
-asyncio (tried: time.sleep, a loop in Python, pbkdf2, an idle loop).
+Two ways lead here. faulthandler writes the stacks of all threads from C, whatever the process is stuck in, when it dies
+of a fatal signal and, where Python does that safely, when USR2 asks for it. ``report`` says more, and runs as a Python
+signal handler: between two bytecodes of the main thread, so while a callback loops or sleeps, but not before a call
+into C comes back. Both work under uvloop as under asyncio (tried: time.sleep, a loop in Python, pbkdf2, an idle loop).
 
 Everything here only reads, and may be called at any moment: in the middle of a callback, and in another thread. What
 changes under the eyes of another thread is looked at again.
