@@ -29,7 +29,7 @@ from aioserve.observe.scoreboard import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 #: Seconds. A worker that is only busy takes what waits within one turn of its loop, mostly less than a millisecond.
 LATE: Final = 0.003
@@ -81,8 +81,12 @@ class Lane:
         self._since = 0.0  # nothing has been taken, or opened, since then
         self._excused = 0.0  # and is to be reckoned from then on
 
-    def look(self, waiting: int, now: float, *, avoided: bool) -> None:
-        """Take in what the scoreboard and the feed say."""
+    def look(self, ask: Callable[[], int], now: float, *, avoided: bool) -> None:
+        """Take in what the scoreboard and the feed say; ``ask`` is asked how many wait in the feed.
+
+        It is asked last. A worker may take and open some meanwhile: they would be among those that wait, and with those
+        that have opened, and so be counted for ever.
+        """
         connections, limit = 0, 0
         self.takes = self.serves = False
         for seat, cells in enumerate(self._seats):
@@ -99,6 +103,7 @@ class Lane:
                 self.takes = True
                 connections += cells[CONNECTIONS]
                 limit += cells[CONNECTIONS_LIMIT]
+        waiting = ask()
         if waiting < self.waiting:
             self._since = now
         self.waiting = waiting

@@ -164,8 +164,8 @@ class Dispatching:
         if look_at_all:
             self._look_at_all = now + BEAT
         for slot, lane in self._lanes.items():
-            waiting = passing.waiting(self._ends[slot][1]) if look_at_all or lane.waiting else 0
-            lane.look(waiting, now, avoided=bool(self._avoided[slot]))
+            ask = partial(passing.waiting, self._ends[slot][1]) if look_at_all or lane.waiting else _none
+            lane.look(ask, now, avoided=bool(self._avoided[slot]))
 
     def _patience(self, now: float) -> float:
         """How long nothing has to be done if nothing comes; and listen only while somebody has room."""
@@ -335,6 +335,11 @@ class Dispatching:
 
     def _master_gone(self) -> None:
         self._leaving = True
+
+
+def _none() -> int:
+    """Nothing was sent that could wait."""
+    return 0
 
 
 def _hear(end: socket.socket) -> None:

@@ -32,7 +32,7 @@ class Slot:
         cells[CONNECTIONS], cells[CONNECTIONS_TOTAL], cells[CONNECTIONS_LIMIT] = connections, connections, limit
 
     def look(self, now=0.0, avoided=False):
-        self.lane.look(self.waiting, now, avoided=avoided)
+        self.lane.look(lambda: self.waiting, now, avoided=avoided)
         return self.lane
 
     def send(self, count, now=0.0):
@@ -64,6 +64,22 @@ def test_a_load_is_what_is_open_and_what_is_under_way():
     slot.open(1)
     slot.close(2)
     assert slot.look().load == 1
+
+
+def test_what_is_taken_and_opens_as_the_feed_is_asked_is_counted_once():
+    slot = Slot()
+    slot.send(2)
+
+    def ask():
+        waiting = slot.waiting
+        slot.take(2)
+        slot.open(2)
+        return waiting
+
+    slot.lane.look(ask, 0.0, avoided=False)
+    assert slot.look().load == 2
+    slot.close(2)
+    assert slot.look().load == 0
 
 
 def test_what_another_dispatcher_has_sent_counts():
