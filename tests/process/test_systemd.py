@@ -18,6 +18,9 @@ from tests.process.servers import APPS, PATIENCE, REPO, Served, wait_until
 from tests.process.test_reloading import Service
 from tests.process.test_upgrading import leaving_nobody, upgrade
 
+#: What a service manager is told depends on no Python.
+pytestmark = pytest.mark.once
+
 MODES = {
     "dispatch": ("--workers", "2", "--accept", "dispatch"),
     "reuseport": ("--workers", "2", "--reuseport"),

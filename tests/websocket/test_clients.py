@@ -18,7 +18,8 @@ from tests.websocket.transfer import TRANSFER, flat_memory
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-pytestmark = pytest.mark.slow
+#: The frames and the protocol under them are tested with every Python.
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 #: For anything, on a machine that is busy with other tests; seconds.
 PATIENCE = 40

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+#: The frames and the protocol under them are tested with every Python.
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 #: --timeout-write, in seconds.
 WRITE_TIMEOUT = 1
