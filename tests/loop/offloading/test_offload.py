@@ -317,7 +317,8 @@ async def test_large_data_does_not_hold_up_the_loop(pool):
 async def test_a_cancelled_call_with_large_data_leaves_its_child_alone(pool):
     running = await pool()
     first = await offload(offloaded.pid)
-    task = asyncio.create_task(offload(offloaded.length, os.urandom(32 << 20)))
+    # So much that writing it takes longer than a busy machine may take to come back to this thread.
+    task = asyncio.create_task(offload(offloaded.length, bytes(128 << 20)))
     while running.snapshot().running != 1:  # in every turn: its arguments are being written, which takes some
         await asyncio.sleep(0)
     task.cancel()
