@@ -69,8 +69,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await chat(scope, receive, send)
         return
     if scope["type"] != "http":
-        # An application that does not know a type raises.
-        raise NotImplementedError(f"this application serves no {scope['type']}")
+        # How an application says so of a type that it does not know (ASGI 3, "Applications").
+        raise ValueError(f"this application serves no {scope['type']}")
     try:
         await find_route(scope)(scope, receive, send)
     except Refused as refused:

@@ -181,7 +181,8 @@ class Secure(asyncio.Transport, asyncio.Protocol):
         incoming, engine = self._incoming, self._engine
         left = RECORDS
         hungry = incoming.pending < RECORD
-        fresh = certain = False
+        fresh = False
+        certain = False  # whether an error is this connection's own
         while not self._paused and not self._closing and not self._ended and not self._stuck:
             if not left:
                 self._read_later()

@@ -178,7 +178,7 @@ class SecureSocket(asyncio.Transport):
     def _read(self) -> None:
         """Pass on records. OpenSSL takes one at a time, and it is read as a whole: what is left is in the socket."""
         left = TURN
-        certain = False
+        certain = False  # whether an error is this connection's own
         while left > 0 and self._secured and not self._quiet and not self._closing:
             try:
                 data = self._receive(RECORD)

@@ -193,7 +193,7 @@ async def test_routes_are_found_below_a_mount():
 
 
 async def test_unknown_protocols_are_refused_by_raising():
-    with pytest.raises(NotImplementedError, match="webtransport"):
+    with pytest.raises(ValueError, match="webtransport"):
         await example.app({"type": "webtransport"}, None, None)
 
 
