@@ -9,6 +9,8 @@ import pytest
 
 from tests.process.servers import Served, wait_until
 
+pytestmark = pytest.mark.once
+
 MODES = {
     "dispatch": ("--workers", "2", "--accept", "dispatch"),
     "reuseport": ("--workers", "2", "--reuseport"),

@@ -12,6 +12,8 @@ import pytest
 from tests.process.clients import Client
 from tests.process.servers import PATIENCE, Served
 
+pytestmark = pytest.mark.once
+
 MODES = {
     "dispatch": ("--workers", "2", "--accept", "dispatch"),
     "reuseport": ("--workers", "2", "--reuseport"),

@@ -12,7 +12,10 @@ import pytest
 from tests.process.front_ends import CLIENT, NGINX, Nginx
 from tests.process.servers import PATIENCE, Served
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)"),
+]
 
 
 def test_nginx_accepts_the_file_without_a_warning(tmp_path):

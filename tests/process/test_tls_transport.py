@@ -16,7 +16,7 @@ from tests.process.clients import Client, Load
 from tests.process.servers import Served, forget_peak, memory, wait_until
 from tests.tls import Authority
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 MIB = 1024 * 1024
 AUTHORITY = Authority()
