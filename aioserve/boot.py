@@ -242,6 +242,7 @@ def run_alone(
         keeper=keeper,
         on_ready=on_ready,
         on_stop=on_stop,
+        refuse=acceptor.refuse,
     )
 
 

@@ -108,7 +108,7 @@ async def serve(
     renewal = Renewal(keeper, credentials, loop) if keeper is not None and credentials is not None else None
 
     def on_server(server: Server) -> None:
-        server.credentials = credentials
+        server.credentials, server.refuse = credentials, acceptor.refuse
 
     def on_ready() -> None:
         if started is not None and not started.done():

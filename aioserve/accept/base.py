@@ -8,7 +8,8 @@ The calls come in this order:
 2. ``keep_only(slot)`` in each child, right after the fork.
 3. ``listeners(slot)`` in the child: what its loop shall listen on. Pass the backlog on to ``create_server``, because
    that calls ``listen()`` again and a default of 100 would shrink the queue for everybody who shares the socket.
-4. ``close()`` in the parent, when the last child has gone.
+4. ``refuse()`` in the parent, when the server stops, and then ``close()``. The workers have copies, which they close
+   after they have taken what waits.
 
 A slot that is added while the server runs: ``grow(slot)`` in the parent before its first fork, which binds and does
 not listen. A bound socket that does not listen gets nothing, so nobody waits for the new worker to import the
@@ -168,6 +169,12 @@ class Acceptor(Protocol):
 
     def alone(self) -> None:
         """In the parent: nobody else uses what was inherited. Until then ``close`` leaves the files of unix sockets."""
+
+    def refuse(self) -> None:
+        """In the parent, before the last worker leaves and nobody succeeds it: let nobody begin to connect any more.
+
+        Sockets that somebody else uses, too, are left as they are: a predecessor, or whoever has passed them in.
+        """
 
     def reclaim(self) -> None:
         """In the parent: the successor has come to nothing, and who gets connections is ours to say again."""

@@ -135,6 +135,9 @@ class Dispatch:
     def alone(self) -> None:
         self._shared.alone()
 
+    def refuse(self) -> None:
+        self._shared.refuse()
+
     def reclaim(self) -> None:
         pass
 

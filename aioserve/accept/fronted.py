@@ -111,6 +111,10 @@ class Fronted:
         self._front.alone()
         self._inner.alone()
 
+    def refuse(self) -> None:
+        self._front.refuse()
+        self._inner.refuse()
+
     def reclaim(self) -> None:
         self._inner.reclaim()
 

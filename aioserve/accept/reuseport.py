@@ -28,7 +28,7 @@ import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final, final
 
-from aioserve.accept import steer
+from aioserve.accept import refusing, steer
 from aioserve.accept.base import Inherited
 from aioserve.accept.shared import Shared, close_unwanted
 from aioserve.accept.sockets import SocketOptions, adopt_inherited, bind_beside, bind_tcp, listens
@@ -76,6 +76,7 @@ class ReusePort:
         self._groups: Final[list[steer.Group]] = []
         self._names: Final[list[str]] = []  # of each group: the address as the configuration spells it
         self._avoided: Final[set[int]] = set()
+        self._guest = False  # the sockets are the predecessor's, too
 
     def open(self, inherited: Sequence[Inherited] = ()) -> None:
         if self._platform != "linux":
@@ -83,6 +84,7 @@ class ReusePort:
                 "--reuseport needs Linux: elsewhere SO_REUSEPORT does not spread connections over the workers; "
                 "use --accept shared"
             )
+        self._guest = bool(inherited)
         with ExitStack() as stack:
             stack.callback(self.close)
             mine = [one for one in inherited if one.slot is not None]
@@ -161,9 +163,16 @@ class ReusePort:
         return [*slots, *self._shared.hand_over()]
 
     def alone(self) -> None:
+        self._guest = False
         self._shared.alone()
         for slot in [slot for slot in self._slots if slot >= self._size and slot in self._avoided]:
             self.forget(slot)
+
+    def refuse(self) -> None:
+        for listeners in self._slots.values() if not self._guest else ():
+            for listener in listeners:
+                refusing.refuse(listener)
+        self._shared.refuse()
 
     def reclaim(self) -> None:
         self._steer()

@@ -12,8 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
+from aioserve.accept import refusing
 from aioserve.accept.base import Inherited
 from aioserve.accept.sockets import SocketFile, SocketOptions, adopt_file, adopt_inherited, open_address
+from aioserve.config.addresses import FdAddress, NamedAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +46,7 @@ class Shared:
         self._wanted: Final = list(dict.fromkeys(addresses))
         self._options: Final = options
         self._held: Final[list[_Held]] = []
-        self._guest = False  # the files are still the predecessor's
+        self._guest = False  # sockets and files are still the predecessor's, too
 
     def open(self, inherited: Sequence[Inherited] = ()) -> None:
         self._guest = bool(inherited)
@@ -93,6 +95,11 @@ class Shared:
 
     def alone(self) -> None:
         self._guest = False
+
+    def refuse(self) -> None:
+        for held in self._held:
+            if not self._guest and not isinstance(held.address, FdAddress | NamedAddress):
+                refusing.refuse(held.listener)
 
     def reclaim(self) -> None:
         pass

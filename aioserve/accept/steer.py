@@ -10,10 +10,10 @@ A choice at random out of n sockets is ``ld random; mod n; jeq ...; ret ...``.
 
 from __future__ import annotations
 
-import ctypes
 import socket
-import struct
 from typing import TYPE_CHECKING, Final, final
+
+from aioserve.accept import bpf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 # <asm-generic/socket.h>; the socket module does not name them.
 SO_ATTACH_REUSEPORT_CBPF: Final = 51
 SO_DETACH_REUSEPORT_BPF: Final = 68
-
-# <linux/filter.h>: code, jump if true, jump if false, operand.
-_INSTRUCTION: Final = struct.Struct("=HBBI")
-_LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
-_MODULO: Final = 0x94  # BPF_ALU | BPF_MOD | BPF_K
-_JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
-_RETURN: Final = 0x06  # BPF_RET | BPF_K
-_RANDOM: Final = 0xFFFFF000 + 56  # SKF_AD_OFF + SKF_AD_RANDOM
 
 
 @final
@@ -74,21 +66,18 @@ class Group:
 def program(indices: Sequence[int]) -> bytes:
     """Choose one of these indices at random. At least one; the kernel takes 4,096 instructions, two per index."""
     *others, last = indices
-    code = []
+    code: list[bpf.Instruction] = []
     if others:
-        code += [(_LOAD, 0, 0, _RANDOM), (_MODULO, 0, 0, len(indices))]
+        code += [(bpf.LOAD_WORD, 0, 0, bpf.RANDOM), (bpf.MODULO, 0, 0, len(indices))]
     for number, index in enumerate(others):
-        code += [(_JUMP_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, index)]
-    code.append((_RETURN, 0, 0, last))
-    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
+        code += [(bpf.JUMP_IF_EQUAL, 0, 1, number), (bpf.RETURN, 0, 0, index)]
+    code.append((bpf.RETURN, 0, 0, last))
+    return bpf.pack(code)
 
 
 def attach(sock: socket.socket, code: bytes) -> None:
     """Let the program choose for the whole group of ``sock``, those that join later included."""
-    instructions = ctypes.create_string_buffer(code, len(code))
-    # struct sock_fprog: an unsigned short and, aligned, a pointer.
-    fprog = struct.pack("@HP", len(code) // _INSTRUCTION.size, ctypes.addressof(instructions))
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, fprog)
+    bpf.attach(sock, SO_ATTACH_REUSEPORT_CBPF, code)
 
 
 def detach(sock: socket.socket) -> None:

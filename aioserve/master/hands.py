@@ -137,6 +137,8 @@ class Hands:
                 self._acceptor.forget(action.slot)
             case Unlisten():
                 has_heir = any(kin.row is None for kin in self._kin.values())
+                if not has_heir:
+                    self._acceptor.refuse()
                 self._acceptor.close(keep_files=has_heir)
             case Upgrade():
                 return self._upgrade()

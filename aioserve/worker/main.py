@@ -210,12 +210,16 @@ def run_single(
     keeper: Keeper | None = None,
     on_ready: Callable[[], None],
     on_stop: Callable[[], None],
+    refuse: Callable[[], None],
 ) -> int:
     """Serve in this process, without a master, until TERM or INT (the second one: quick). Returns the exit status.
 
-    ``keeper`` looks at the files of the ``credentials``.
+    ``keeper`` looks at the files of the ``credentials``; ``refuse`` is that of the acceptor.
     """
     early = Early()
+
+    def begin(server: Server) -> None:
+        server.refuse = refuse
 
     def prepare(loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
         stop.then = on_stop
@@ -247,6 +251,7 @@ def run_single(
                 credentials=credentials,
                 prepare=prepare,
                 on_ready=on_ready,
+                then=begin,
             )
             _run(work, one_loop)
     except StoppedEarly:

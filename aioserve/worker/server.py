@@ -180,6 +180,8 @@ class Server:
         self.stealing: Stealing | None = None
         #: Whether the worker of another slot has left, so that its queue is left to those who have its socket, too.
         self.has_left: Callable[[int], bool] = nobody
+        #: Lets nobody begin to connect any more (``Acceptor.refuse``), where no master does; set before ``start``.
+        self.refuse: Callable[[], None] | None = None
         #: What connections to https listeners are shown; set before ``start`` if there are any.
         self.credentials: Credentials | None = None
         #: Those under way on this loop; None without credentials.
@@ -345,6 +347,8 @@ class Server:
         linger = self.settings.drain_linger
         self.waits[Wait.FIRST] = min(self.waits[Wait.FIRST], linger)
         self.waits[Wait.IDLE] = min(self.waits[Wait.IDLE], linger)
+        if self.refuse is not None:
+            self.refuse()
         if self._gate is not None:
             await self._gate.close(take_queue=take_queue, last=self.has_left)
         self.draining = True

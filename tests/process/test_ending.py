@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import select
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 
-from tests.process.servers import Served, wait_until
+from tests.process.servers import PATIENCE, Served, freeze, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +47,43 @@ def test_connections_that_wait_in_the_queue_are_served_before_the_end(mode, loop
         assert server.wait() == 0
     for client in waiting + blockers:
         client.close()
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if "single" not in mode], ids=" ".join)
+def test_nobody_gets_in_between_the_last_look_at_the_queue_and_the_end(mode):
+    with serve(*mode) as server:
+        # They keep their copies of the listening sockets, as if the CPU were others' just then.
+        accepting = server.members() - {server.pid}
+        for pid in accepting:
+            freeze(pid)
+        server.signal(signal.SIGTERM)
+        *let_in, late = attempts(server.port)
+        for client in let_in:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        for pid in accepting:
+            server.signal(signal.SIGCONT, pid)
+        for client in let_in:
+            client.settimeout(PATIENCE)
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+            client.close()
+        assert server.wait() == 0
+        assert select.select([], [late], [], PATIENCE)[1] == [late]
+        assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        late.close()
+
+
+def attempts(port: int) -> list[socket.socket]:
+    """One client after the other, until one is not let in at once, as all are on loopback."""
+    clients: list[socket.socket] = []
+
+    def is_kept_out() -> bool:
+        clients.append(socket.socket())
+        clients[-1].setblocking(False)
+        clients[-1].connect_ex(("127.0.0.1", port))
+        return not select.select([], clients[-1:], [], 0)[1]
+
+    wait_until(is_kept_out, "nobody is let in any more")
+    return clients
 
 
 @pytest.mark.parametrize("mode", MODES, ids=" ".join)
