@@ -169,10 +169,12 @@ class ReusePort:
             self.forget(slot)
 
     def refuse(self) -> None:
-        for listeners in self._slots.values() if not self._guest else ():
-            for listener in listeners:
-                refusing.refuse(listener)
         self._shared.refuse()
+        if self._guest:
+            return
+        for listeners in self._slots.values():
+            for listener in listeners:
+                refusing.refuse(listener.sock)
 
     def reclaim(self) -> None:
         self._steer()

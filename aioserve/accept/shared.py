@@ -97,9 +97,13 @@ class Shared:
         self._guest = False
 
     def refuse(self) -> None:
+        if self._guest:
+            return
         for held in self._held:
-            if not self._guest and not isinstance(held.address, FdAddress | NamedAddress):
-                refusing.refuse(held.listener)
+            if held.file is not None:
+                held.file.remove()
+            elif not isinstance(held.address, FdAddress | NamedAddress):
+                refusing.refuse(held.listener.sock)
 
     def reclaim(self) -> None:
         pass

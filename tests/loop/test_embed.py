@@ -56,6 +56,33 @@ async def test_serve_says_when_it_accepts_and_where_and_ends_when_told():
     assert app.events == ["lifespan.startup", "lifespan.shutdown"]
 
 
+async def test_nobody_finds_its_unix_socket_while_it_drains(tmp_path):
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def patient(scope, receive, send):
+        entered.set()
+        await release.wait()
+        await hello(scope, receive, send)
+
+    shutdown, started = asyncio.Event(), asyncio.get_running_loop().create_future()
+    path = tmp_path / "s"
+    task = asyncio.ensure_future(
+        aioserve.serve(patient, uds=str(path), lifespan="off", shutdown=shutdown, started=started)
+    )
+    await asyncio.wait_for(started, 10)
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+    await asyncio.wait_for(entered.wait(), 10)
+    shutdown.set()
+    async with asyncio.timeout(10):
+        while path.exists():
+            await asyncio.sleep(0)
+    release.set()
+    assert (await asyncio.wait_for(reader.read(), 10)).endswith(b"/x")
+    await asyncio.wait_for(task, 10)
+    writer.close()
+
+
 async def test_serve_leaves_signals_alone():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     shutdown, started = asyncio.Event(), asyncio.get_running_loop().create_future()

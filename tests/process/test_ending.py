@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import re
-import select
 import signal
-import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.handshakes import begin, error_of, is_over
 from tests.process.servers import PATIENCE, Served, freeze, wait_until
+
+if TYPE_CHECKING:
+    import socket
 
 pytestmark = pytest.mark.slow
 
@@ -67,20 +70,33 @@ def test_nobody_gets_in_between_the_last_look_at_the_queue_and_the_end(mode):
             assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
             client.close()
         assert server.wait() == 0
-        assert select.select([], [late], [], PATIENCE)[1] == [late]
-        assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        assert is_over(late, within=PATIENCE)
+        assert error_of(late) == errno.ECONNREFUSED
         late.close()
 
 
+@pytest.mark.parametrize("mode", MODES, ids=" ".join)
+def test_nobody_finds_a_unix_socket_while_the_server_drains(mode, tmp_path):
+    path = tmp_path / "s"
+    bind = ("--bind", "127.0.0.1:0", "--bind", f"unix:{path}")
+    with serve(*mode, *bind, "--timeout-graceful-shutdown", "100s") as server, server.connect() as client:
+        client.request("/stream")
+        assert next(client.body(client.head())) == b"first"
+        assert path.exists()
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: not path.exists(), "the file is gone")
+        # The stream would have held it for 50 s more.
+        server.signal(signal.SIGQUIT)
+        assert server.wait() == 0
+
+
 def attempts(port: int) -> list[socket.socket]:
-    """One client after the other, until one is not let in at once, as all are on loopback."""
+    """One client after the other, until one is not let in."""
     clients: list[socket.socket] = []
 
     def is_kept_out() -> bool:
-        clients.append(socket.socket())
-        clients[-1].setblocking(False)
-        clients[-1].connect_ex(("127.0.0.1", port))
-        return not select.select([], clients[-1:], [], 0)[1]
+        clients.append(begin(port))
+        return not is_over(clients[-1])
 
     wait_until(is_kept_out, "nobody is let in any more")
     return clients

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from aioserve.accept import refusing
 from aioserve.accept.dispatch import Dispatch
 from aioserve.accept.fronted import Fronted
 from aioserve.accept.reuseport import ReusePort
 from aioserve.accept.shared import Shared
 from aioserve.accept.sockets import SocketOptions
 from aioserve.config.addresses import FdAddress, TcpAddress, UnixAddress
+from tests.handshakes import begin, error_of, is_over
 
 OPTIONS = SocketOptions(backlog=64)
 LOCAL = [TcpAddress("127.0.0.1", 0)]
@@ -37,23 +39,11 @@ def listening(acceptor):
     return [sock for sock in sockets if sock.family == socket.AF_INET]
 
 
-def connecting(address):
-    client = socket.socket()
-    client.setblocking(False)
-    client.connect_ex(address)
-    return client
-
-
-def is_connected(client):
-    # On loopback a handshake is over when connect() returns, unless its first packet was dropped.
-    return bool(select.select([], [client], [], 0)[1])
-
-
 def is_let_in(acceptor):
     sockets = listening(acceptor)
-    client = connecting(sockets[0].getsockname())
+    client = begin(sockets[0].getsockname()[1])
     try:
-        return is_connected(client)
+        return is_over(client)
     finally:
         for sock in [client, *sockets]:
             sock.close()
@@ -63,23 +53,23 @@ def test_who_is_connected_is_accepted_and_nobody_else_gets_in(kind):
     acceptor = kind(LOCAL)
     acceptor.open()
     sockets = listening(acceptor)
-    address = sockets[0].getsockname()
-    before = connecting(address)
-    assert is_connected(before)
+    port = sockets[0].getsockname()[1]
+    before = begin(port)
+    assert is_over(before)
     acceptor.refuse()
-    after = [connecting(address) for _ in range(8)]
+    after = [begin(port) for _ in range(8)]
     ready = select.select(sockets, [], [], 10)[0]
     accepted = ready[0].accept()[0]
     before.send(b"x")
     assert accepted.recv(8) == b"x"
-    assert not any(map(is_connected, after))
+    assert not any(map(is_over, after))
     # As when a process that has a copy has closed it: who is still there finds nobody.
     acceptor.close()
     for sock in sockets:
         sock.close()
     for client in after:
-        assert select.select([], [client], [], 10)[1]
-        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        assert is_over(client, within=10)
+        assert error_of(client) == errno.ECONNREFUSED
     for sock in [before, accepted, *after]:
         sock.close()
 
@@ -106,10 +96,32 @@ def test_a_socket_that_was_passed_in_is_left_as_it_is():
         acceptor.close()
 
 
-def test_a_unix_socket_needs_nothing(kind, tmp_path):
+def test_nobody_finds_a_unix_socket_any_more(kind, tmp_path):
     acceptor = kind([UnixAddress(f"{tmp_path}/s")])
     acceptor.open()
-    with socket.socket(socket.AF_UNIX) as client:
+    [fd] = [one.fd for one in acceptor.hand_over() if one.file]
+    with socket.socket(fileno=os.dup(fd)) as listener, socket.socket(socket.AF_UNIX) as before:
+        before.connect(f"{tmp_path}/s")
         acceptor.refuse()
-        client.connect(f"{tmp_path}/s")
+        with socket.socket(socket.AF_UNIX) as late, pytest.raises(FileNotFoundError):
+            late.connect(f"{tmp_path}/s")
+        listener.accept()[0].close()
     acceptor.close()
+
+
+def test_a_file_of_a_predecessor_stays(kind, tmp_path):
+    one, other = kind([UnixAddress(f"{tmp_path}/s")]), kind([UnixAddress(f"{tmp_path}/s")])
+    one.open()
+    other.open([replace(sent, fd=os.dup(sent.fd)) for sent in one.hand_over()])
+    other.refuse()
+    assert (tmp_path / "s").exists()
+    other.close()
+    one.close()
+
+
+def test_where_it_cannot_be_the_log_says_so(caplog):
+    caplog.set_level("INFO", "aioserve")
+    with socket.socket() as sock:
+        os.close(sock.detach())  # a closed one stands for a sandbox that forbids it
+        refusing.refuse(sock)
+    assert "a client that connects in the last instant may be reset: no filter" in caplog.text
