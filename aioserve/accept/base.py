@@ -173,7 +173,8 @@ class Acceptor(Protocol):
     def refuse(self) -> None:
         """In the parent, before the last worker leaves and nobody succeeds it: let nobody begin to connect any more.
 
-        Sockets that somebody else uses, too, are left as they are: a predecessor, or whoever has passed them in.
+        What waits is still accepted (``aioserve.accept.refusing``); the files of unix sockets are removed. Sockets
+        that somebody else uses, too, are left as they are: a predecessor, or whoever has passed them in.
         """
 
     def reclaim(self) -> None:
