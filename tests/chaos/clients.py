@@ -21,6 +21,7 @@ import itertools
 import random
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -119,12 +120,19 @@ class Load:
     def resume(self) -> None:
         self._calm.clear()
 
-    def crowd(self, count: int, *, hold: float) -> None:
-        """So many clients more, all at once; each asks, holds its connection, asks again and goes. Returns at once."""
+    @contextmanager
+    def crowd(self, count: int) -> Iterator[None]:
+        """So many clients more, all at once; each asks, holds its connection within, then asks again and goes."""
         assert self._loop is not None
-        for number in range(count):
-            rng = random.Random(f"{self._seed} crowd {number}")
-            asyncio.run_coroutine_threadsafe(self._one_of_a_crowd(rng, hold), self._loop)
+        over = threading.Event()
+        plan = Plan(_echo, most=2, hold=over)
+        try:
+            for number in range(count):
+                rng = random.Random(f"{self._seed} crowd {number}")
+                asyncio.run_coroutine_threadsafe(self._one_of_a_crowd(rng, plan), self._loop)
+            yield
+        finally:
+            over.set()
 
     # In the thread.
 
@@ -134,10 +142,10 @@ class Load:
         except BaseException as error:
             self._error = error
 
-    async def _one_of_a_crowd(self, rng: random.Random, hold: float) -> None:
+    async def _one_of_a_crowd(self, rng: random.Random, plan: Plan) -> None:
         self._busy += 1
         try:
-            await self._connection("crowd", self._address, Plan(_echo, pauses=(hold, hold), most=2), rng)
+            await self._connection("crowd", self._address, plan, rng)
         finally:
             self._busy -= 1
 
@@ -192,6 +200,8 @@ class Load:
                 pause = plan.pause(rng)
                 if number or plan.late_first:
                     await asyncio.sleep(pause)
+                while number and plan.hold is not None and not plan.hold.is_set():
+                    await asyncio.sleep(LAG_INTERVAL)
                 # The server has written its answer before the client has seen it, by as much as the client is late.
                 quiet = time.monotonic() - wire.quiet_since + self._late
                 if wire.is_over():
@@ -237,6 +247,7 @@ class Plan:
     pauses: tuple[float, float] = (0.0, 0.0)
     most: float = 50  # requests on a connection
     late_first: bool = False  # the first pause is before the first request
+    hold: threading.Event | None = None  # nothing is asked after the first request until this is set
     rest: tuple[float, float] = (0.0, 0.02)  # between two connections
 
     def pause(self, rng: random.Random) -> float:

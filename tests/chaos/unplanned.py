@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tests.chaos.served import LONG, links
-from tests.process.servers import wait_until
+from tests.process.servers import freeze, wait_until
 
 if TYPE_CHECKING:
     from tests.chaos.ledger import Loss, Operation, Victim
@@ -180,11 +180,11 @@ def full_queue(scene: Scene, row: Operation) -> None:
     crew = server.crew()
     try:
         for pid in crew:
-            server.freeze(pid)
-        scene.load.crowd(4 * TIGHT_BACKLOG, hold=0.1)
-        most = TIGHT_BACKLOG + 1
-        wait_until(lambda: server.waiting() >= most, "the queue is full", timeout=WORKER_LIMIT / 2)
-        row.say(f"{server.waiting()} connections waited")
+            freeze(pid)  # what they have is no matter, and looking it up would take long beside many connections
+        with scene.load.crowd(4 * TIGHT_BACKLOG):
+            most = TIGHT_BACKLOG + 1
+            wait_until(lambda: server.waiting() >= most, "the queue is full")  # long before the watchdog comes
+            row.say(f"{server.waiting()} connections waited")
     finally:
         for pid in crew:
             with suppress(ProcessLookupError):
@@ -195,9 +195,9 @@ def full_queue(scene: Scene, row: Operation) -> None:
 def too_many_connections(scene: Scene, row: Operation) -> None:
     """More connections than there are descriptors: the rest waits in the queue."""
     mark = scene.server.mark()
-    # A worker takes as many as half of its descriptors.
-    scene.load.crowd(scene.workers * TIGHT_DESCRIPTORS // 2 + 2 * TIGHT_BACKLOG, hold=0.5)
-    row.say(scene.server.expect(r"[^\n]*accepting pauses", mark)[0].partition("WARNING")[2].strip())
+    # A worker takes as many as half of its descriptors, and nobody goes before one has.
+    with scene.load.crowd(scene.workers * TIGHT_DESCRIPTORS // 2 + 2 * TIGHT_BACKLOG):
+        row.say(scene.server.expect(r"[^\n]*accepting pauses", mark)[0].partition("WARNING")[2].strip())
     _served(scene)
 
 
